@@ -1,0 +1,186 @@
+/* The types of sandbox-agent-persist. Self-contained: they need neither the SDK's nor Node's. */
+
+declare global {
+  interface SymbolConstructor {
+    /** Where the runtime has it: `using driver = …` calls this method at the end of the block. */
+    readonly dispose: unique symbol;
+  }
+}
+
+/** One session, as the `sandbox-agent` SDK describes it. */
+export interface SessionRecord {
+  /** The primary key. */
+  id: string;
+  /** The agent's name, such as `claude`. */
+  agent: string;
+  /** The id that the agent itself gave the session. */
+  agentSessionId: string;
+  /** The connection the session was last seen on. */
+  lastConnectionId: string;
+  /** Milliseconds since 1970; an integer. */
+  createdAt: number;
+  /** Milliseconds since 1970; missing while the session lives. */
+  destroyedAt?: number;
+  /** The sandbox the session runs in. SDK 0.4 and later. */
+  sandboxId?: string;
+  /** What the session was created with: any JSON. */
+  sessionInit?: any;
+  /** The agent's settings: any JSON. SDK 0.4 and later. */
+  configOptions?: any;
+  /** The agent's modes: any JSON; `null` is kept. SDK 0.4 and later. */
+  modes?: any;
+}
+
+/** One envelope of a session, as the `sandbox-agent` SDK describes it. */
+export interface SessionEvent {
+  /** The primary key. */
+  id: string;
+  /** The place in the session, from 1; an integer. */
+  eventIndex: number;
+  /** The session it belongs to. */
+  sessionId: string;
+  /** Milliseconds since 1970; an integer. */
+  createdAt: number;
+  /** The connection it passed through. */
+  connectionId: string;
+  /** Who sent it. */
+  sender: "client" | "agent";
+  /** The JSON-RPC envelope: any JSON, up to 511 MiB of text. */
+  payload: any;
+}
+
+/** Which part of a list is wanted. */
+export interface ListPageRequest {
+  /** `nextCursor` of the page before, or a decimal offset. Default: the start. */
+  cursor?: string;
+  /** At most this many items. Default, and for anything that is no number from 1: 100. */
+  limit?: number;
+}
+
+/** Which part of a session's events is wanted. */
+export interface ListEventsRequest extends ListPageRequest {
+  /** The session. */
+  sessionId: string;
+}
+
+/** Part of a list. */
+export interface ListPage<T> {
+  items: T[];
+  /** Where the next page starts; missing on the last page. Safe in URLs. */
+  nextCursor?: string;
+}
+
+/** The `code` of every error of this package. See docs/errors.md. */
+export type PersistErrorCode =
+  | "ERR_PERSIST_BUSY"
+  | "ERR_PERSIST_CANNOT_OPEN"
+  | "ERR_PERSIST_CLOSED"
+  | "ERR_PERSIST_CONSTRAINT"
+  | "ERR_PERSIST_CORRUPT"
+  | "ERR_PERSIST_DATABASE"
+  | "ERR_PERSIST_FOREIGN_TABLE"
+  | "ERR_PERSIST_FULL"
+  | "ERR_PERSIST_INTERNAL"
+  | "ERR_PERSIST_INVALID_ARG"
+  | "ERR_PERSIST_NOT_A_DATABASE"
+  | "ERR_PERSIST_OVERLOADED"
+  | "ERR_PERSIST_READ_ONLY"
+  | "ERR_PERSIST_TOO_LARGE";
+
+/**
+ * What constructors throw and promises reject with: an `Error`, or a `TypeError` with
+ * `ERR_PERSIST_INVALID_ARG` for a wrong argument. Never holds a payload.
+ */
+export interface PersistError extends Error {
+  code: PersistErrorCode;
+  /** SQLite's own name of the error, such as `SQLITE_FULL`. */
+  sqliteCode?: string;
+}
+
+/**
+ * What every driver has: `SessionPersistDriver` of the SDK, of versions 0.2 to 0.4.
+ *
+ * A read sees every write that was called before it on the same driver, awaited or not.
+ * Fields that a newer SDK adds to a session or an event are stored and come back.
+ *
+ * All methods reject with `ERR_PERSIST_CLOSED` after `close()`, and with a `TypeError`
+ * (`ERR_PERSIST_INVALID_ARG`) that names a wrong argument; the driver goes on.
+ */
+export interface SessionPersistMethods {
+  /**
+   * The session with this id, or `undefined`. Answered at once, without a thread, unless an
+   * update of this session is still being written.
+   *
+   * Rejects with `ERR_PERSIST_CORRUPT` if its row can't be read.
+   */
+  getSession(id: string): Promise<SessionRecord | undefined>;
+  /** As SDK 0.2 and 0.3 declare it; a missing session resolves to `undefined` all the same. */
+  getSession(id: string): Promise<SessionRecord | null>;
+
+  /**
+   * Sessions, oldest first: by `createdAt`, then `id`. Any page costs the same.
+   *
+   * Rejects with `ERR_PERSIST_CORRUPT` if a row can't be read.
+   */
+  listSessions(request?: ListPageRequest): Promise<ListPage<SessionRecord>>;
+
+  /**
+   * Stores a session, in place of the one with its id if there is one. Resolves when it is
+   * durable.
+   *
+   * Rejects with `ERR_PERSIST_OVERLOADED` if more than `maxQueuedBytes` wait to be written,
+   * with `ERR_PERSIST_FULL` on a full disk, with `ERR_PERSIST_BUSY` if the database stays
+   * locked by others for longer than `busyTimeoutMs`, and with `ERR_PERSIST_READ_ONLY`.
+   */
+  updateSession(session: SessionRecord): Promise<void>;
+
+  /**
+   * A session's events by `eventIndex`, then `id`. Any page costs the same.
+   *
+   * Rejects with `ERR_PERSIST_CORRUPT` if a row can't be read; the message names its id.
+   */
+  listEvents(request: ListEventsRequest): Promise<ListPage<SessionEvent>>;
+
+  /**
+   * Stores an event, in place of the one with its id if there is one. Resolves when it is
+   * durable. The session itself may be stored later. As SDK 0.4 calls it: `sessionId` must be
+   * the event's own.
+   *
+   * Rejects as `updateSession` does; with `ERR_PERSIST_CONSTRAINT` if a constraint that
+   * somebody added to the table refuses the row, and with `ERR_PERSIST_TOO_LARGE`.
+   */
+  insertEvent(sessionId: string, event: SessionEvent): Promise<void>;
+  /** As SDK 0.2 and 0.3 call it. */
+  insertEvent(event: SessionEvent): Promise<void>;
+}
+
+/** Options of `SQLiteSessionPersistDriver`. A name that isn't one of these is refused. */
+export interface SQLiteSessionPersistDriverOptions {
+  /**
+   * A path, relative to the working folder; its folder must exist. `":memory:"` is a database
+   * of the driver's own in memory, `""` one in a temporary file. Default: `":memory:"`.
+   */
+  filename?: string;
+  /**
+   * What a resolved write survives. `"full"`: a loss of power. `"normal"`: the end of the
+   * process, however it comes; a loss of power may take the last writes, never the database.
+   * Default: `"full"`.
+   */
+  durability?: "full" | "normal";
+  /**
+   * How long a write or a read waits while another process has the database locked, in
+   * milliseconds, off the event loop. Default: 30,000.
+   */
+  busyTimeoutMs?: number;
+  /**
+   * How much may wait to be written, in bytes. Further writes reject with
+   * `ERR_PERSIST_OVERLOADED` until there is room; the only one never does. Matters to callers
+   * that don't await. Default: 268,435,456 (256 MiB).
+   */
+  maxQueuedBytes?: number;
+}
+
+export interface SQLiteSessionPersistDriver extends SessionPersistMethods {
+  /** The same as `close()`. */
+  [Symbol.dispose](): void;
+}

@@ -1,0 +1,133 @@
+//! What every driver class does with a call: check and convert, submit, promise.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use napi::Env;
+use napi::bindgen_prelude::Unknown;
+
+use crate::store::{Operation, SessionStore};
+
+use super::convert;
+use super::environment::Environment;
+use super::error::CallError;
+
+/// A driver of one environment.
+pub struct Driver {
+    environment: Rc<Environment>,
+    handle: Rc<Handle>,
+}
+
+/// An open store, shared by the driver and its outstanding calls. When the last of them goes
+/// without a `close()`, as by garbage collection, a thread closes it; nothing waits for that.
+pub struct Handle {
+    store: Arc<dyn SessionStore>,
+    is_closed: Cell<bool>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.is_closed.get() {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        // Without a thread, the environment closes it when it ends.
+        let _ = std::thread::Builder::new()
+            .name("persist-close".to_owned())
+            .spawn(move || store.close());
+    }
+}
+
+impl Driver {
+    pub fn new(environment: Rc<Environment>, store: Arc<dyn SessionStore>) -> Self {
+        environment.add(&store);
+        let handle = Rc::new(Handle { store, is_closed: Cell::new(false) });
+        Self { environment, handle }
+    }
+
+    pub fn get_session<'env>(
+        &self,
+        env: &'env Env,
+        id: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.call(env, || Ok(Operation::GetSession { id: convert::identifier(id, "id")? }))
+    }
+
+    pub fn list_sessions<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.call(env, || Ok(Operation::ListSessions { page: convert::page_request(request)? }))
+    }
+
+    pub fn update_session<'env>(
+        &self,
+        env: &'env Env,
+        session: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let json = &self.environment.json;
+        self.call(env, || {
+            Ok(Operation::UpdateSession { session: convert::session(env, json, session)? })
+        })
+    }
+
+    pub fn list_events<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.call(env, || {
+            let (session_id, page) = convert::events_request(request)?;
+            Ok(Operation::ListEvents { session_id, page })
+        })
+    }
+
+    /// `(event)`, as SDK 0.2 and 0.3 call it, or `(sessionId, event)`, as 0.4 does.
+    pub fn insert_event<'env>(
+        &self,
+        env: &'env Env,
+        first: Unknown<'_>,
+        second: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let json = &self.environment.json;
+        self.call(env, || {
+            if convert::is_object(&first)? && convert::is_nullish(&second)? {
+                return Ok(Operation::InsertEvent { event: convert::event(env, json, first)? });
+            }
+            let session_id = convert::identifier(first, "sessionId")?;
+            let event = convert::event(env, json, second)?;
+            if event.session_id != session_id {
+                return Err(CallError::expected("event.sessionId", "the sessionId it is stored for"));
+            }
+            Ok(Operation::InsertEvent { event })
+        })
+    }
+
+    /// Blocks until everything is written and the database is free.
+    pub fn close(&self, env: &Env) -> napi::Result<()> {
+        if !self.handle.is_closed.replace(true) {
+            self.handle.store.close();
+        }
+        self.environment.bridge.settle_arrived(env)
+    }
+
+    fn call<'env>(
+        &self,
+        env: &'env Env,
+        read_arguments: impl FnOnce() -> Result<Operation, CallError>,
+    ) -> napi::Result<Unknown<'env>> {
+        let store = &self.handle.store;
+        self.environment.bridge.promise(env, &self.handle, |ticket| match read_arguments() {
+            Ok(operation) => {
+                let result = store.submit(ticket, operation);
+                if self.environment.is_exiting() {
+                    store.flush();
+                }
+                result.map(Ok)
+            }
+            Err(error) => Some(Err(error)),
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! The state of one JavaScript thread, and what happens when it ends.
+//!
+//! Every call made is stored, however the thread ends:
+//!
+//! | end | what runs |
+//! | --- | --- |
+//! | nothing left to do, `worker.terminate()` | the environment's cleanup hook closes all drivers |
+//! | `process.exit()`, an uncaught exception | the `exit` listener: writes all, later calls block until written |
+//! | libc's `exit()` from elsewhere | `atexit`, the net below: writes all |
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+
+use napi::Env;
+use napi::bindgen_prelude::{Function, FunctionCallContext, JsObjectValue, Object};
+
+use crate::store::SessionStore;
+
+use super::bridge::Bridge;
+use super::json::Json;
+
+/// See the module's documentation.
+pub struct Environment {
+    pub json: Rc<Json>,
+    pub bridge: Rc<Bridge>,
+    /// Every store that may not be fully closed.
+    stores: RefCell<Vec<Arc<dyn SessionStore>>>,
+    is_exiting: Cell<bool>,
+}
+
+impl Environment {
+    /// This thread's environment, made on first use.
+    pub fn of(env: &Env) -> napi::Result<Rc<Self>> {
+        if let Some(environment) = env.get_instance_data::<Rc<Self>>()? {
+            return Ok(Rc::clone(environment));
+        }
+        let json = Rc::new(Json::new(env)?);
+        let bridge = Bridge::new(env, Rc::clone(&json))?;
+        let environment = Rc::new(Self {
+            json,
+            bridge,
+            stores: RefCell::default(),
+            is_exiting: Cell::new(false),
+        });
+        listen_for_exit(env, &environment)?;
+        // After the bridge's threadsafe function, whose own hook then runs after ours.
+        let ended = Rc::clone(&environment);
+        env.add_env_cleanup_hook((), move |()| ended.close_all())?;
+        env.set_instance_data(Rc::clone(&environment), (), |_| {})?;
+        Ok(environment)
+    }
+
+    /// Remembers a store until it is closed.
+    pub fn add(&self, store: &Arc<dyn SessionStore>) {
+        register_for_process_exit(store);
+        let mut stores = self.stores.borrow_mut();
+        // Those that only we hold were closed, by their owner or by the thread it left that to.
+        stores.retain(|store| Arc::strong_count(store) > 1);
+        stores.push(Arc::clone(store));
+    }
+
+    /// Whether a call must be durable before it returns.
+    pub fn is_exiting(&self) -> bool {
+        self.is_exiting.get()
+    }
+
+    fn flush_all(&self) {
+        self.is_exiting.set(true);
+        for store in self.stores.borrow().iter() {
+            store.flush();
+        }
+    }
+
+    fn close_all(&self) {
+        for store in self.stores.take() {
+            store.close();
+        }
+    }
+}
+
+fn listen_for_exit(env: &Env, environment: &Rc<Environment>) -> napi::Result<()> {
+    let exiting = Rc::downgrade(environment);
+    let listener = env.create_function_from_closure::<(), (), _>(
+        "writeQueuedSessions",
+        move |_: FunctionCallContext<'_>| {
+            if let Some(environment) = exiting.upgrade() {
+                environment.flush_all();
+            }
+            Ok(())
+        },
+    )?;
+    let process: Object<'_> = env.get_global()?.get_named_property_unchecked("process")?;
+    let on: Function<'_, (&str, Function<'_, (), ()>), ()> =
+        process.get_named_property_unchecked("on")?;
+    on.apply(process, ("exit", listener))?;
+    Ok(())
+}
+
+/// Stores of every environment, for [`flush_process`].
+static PROCESS_STORES: Mutex<Vec<Weak<dyn SessionStore>>> = Mutex::new(Vec::new());
+
+fn register_for_process_exit(store: &Arc<dyn SessionStore>) {
+    static HANDLER: Once = Once::new();
+    HANDLER.call_once(install_exit_handler);
+    let mut stores = PROCESS_STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    stores.retain(|store| store.strong_count() > 0);
+    stores.push(Arc::downgrade(store));
+}
+
+/// Not on Windows: there, other threads are gone before the handlers of a library run.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "atexit is C's")]
+fn install_exit_handler() {
+    // SAFETY: the handler is a function of this library, which is never unloaded while a
+    // handler of it is registered. Without room for it there is one net less.
+    let _ = unsafe { libc::atexit(flush_process) };
+}
+
+#[cfg(not(unix))]
+fn install_exit_handler() {}
+
+#[cfg(unix)]
+extern "C" fn flush_process() {
+    let stores = std::mem::take(&mut *PROCESS_STORES.lock().unwrap_or_else(PoisonError::into_inner));
+    for store in stores.iter().filter_map(Weak::upgrade) {
+        store.flush();
+    }
+}

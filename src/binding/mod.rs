@@ -1,0 +1,24 @@
+//! The Node addon: the only part that knows JavaScript.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `sqlite` | the class `SQLiteSessionPersistDriver` |
+//! | `driver` | what every driver class does with a call |
+//! | `environment` | the state of one JavaScript thread: its drivers, and their end with it |
+//! | `bridge` | promises: made on JavaScript's thread, settled there, woken once a batch |
+//! | `json` | the engine's own `JSON.parse` and `JSON.stringify` |
+//! | `convert` | JavaScript's values as ours and back |
+//! | `options` | constructors' options |
+//! | `error` | errors as JavaScript sees them |
+//!
+//! Everything here runs on the JavaScript thread of its environment, except what says
+//! otherwise. A process has one environment for its main thread and one for each worker.
+
+mod bridge;
+mod convert;
+mod driver;
+mod environment;
+mod error;
+mod json;
+mod options;
+mod sqlite;

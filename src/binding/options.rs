@@ -1,0 +1,92 @@
+//! Constructors' options, checked up front. Messages name the option as JavaScript does.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use napi::ValueType;
+use napi::bindgen_prelude::{Object, Unknown};
+
+use crate::sqlite::{Durability, SqliteOptions};
+
+use super::convert;
+use super::error::CallError;
+
+/// What SQLite counts to.
+const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
+
+const SQLITE_OPTIONS: [&str; 4] = ["filename", "durability", "busyTimeoutMs", "maxQueuedBytes"];
+
+/// Reads the options of `SQLiteSessionPersistDriver`; what is missing has its default.
+pub fn sqlite(options: Unknown<'_>) -> Result<SqliteOptions, CallError> {
+    let mut result = SqliteOptions::default();
+    if options.get_type()? == ValueType::Undefined {
+        return Ok(result);
+    }
+    let options = Options::of(options, &SQLITE_OPTIONS)?;
+    if let Some(filename) = options.get("filename")? {
+        result.filename = convert::identifier(filename, "options.filename")?;
+    }
+    if let Some(durability) = options.get("durability")? {
+        result.durability = match convert::identifier(durability, "options.durability").as_deref() {
+            Ok("full") => Durability::Full,
+            Ok("normal") => Durability::Normal,
+            _ => return Err(CallError::expected("options.durability", "\"full\" or \"normal\"")),
+        };
+    }
+    if let Some(milliseconds) = options.whole_number("busyTimeoutMs", MAX_BUSY_TIMEOUT_MS)? {
+        result.busy_timeout = Duration::from_millis(milliseconds);
+    }
+    if let Some(bytes) = options.whole_number("maxQueuedBytes", u64::MAX)? {
+        result.max_queued_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    Ok(result)
+}
+
+struct Options<'env> {
+    object: Object<'env>,
+}
+
+impl<'env> Options<'env> {
+    /// Refuses a name that isn't `known`: it is misspelt, and would be ignored.
+    fn of(options: Unknown<'env>, known: &[&str]) -> Result<Self, CallError> {
+        let object = convert::object(options, "options")?;
+        for name in convert::own_names(&object)? {
+            let (_, name) = name?;
+            if !known.contains(&name.as_str()) {
+                let known = known.join(", ");
+                return Err(CallError::InvalidArgument(format!(
+                    "options.{name} is not an option; there are {known}"
+                )));
+            }
+        }
+        Ok(Self { object })
+    }
+
+    /// `None` where it is missing or undefined.
+    fn get(&self, name: &str) -> Result<Option<Unknown<'env>>, CallError> {
+        let key = CString::new(name).expect("names of options have no NUL");
+        let value = convert::property(&self.object, &key)?;
+        Ok((value.get_type()? != ValueType::Undefined).then_some(value))
+    }
+
+    fn whole_number(&self, name: &str, max: u64) -> Result<Option<u64>, CallError> {
+        let Some(value) = self.get(name)? else { return Ok(None) };
+        let number = match value.get_type()? {
+            ValueType::Number => convert::safe_integer(convert::read_number(&value)?),
+            _ => None,
+        };
+        let number = number.and_then(|number| u64::try_from(number).ok());
+        match number.filter(|number| *number <= max) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let name = format!("options.{name}");
+                let expectation = if max == u64::MAX {
+                    "a whole number from 0".to_owned()
+                } else {
+                    format!("a whole number from 0 to {max}")
+                };
+                Err(CallError::expected(&name, &expectation))
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The class `SQLiteSessionPersistDriver`. Its methods' types are in `dts-header.d.ts`: they
+//! have overloads, which generated types can't.
+
+use napi::Env;
+use napi::bindgen_prelude::{Function, JsObjectValue, Object, Unknown};
+use napi_derive::napi;
+
+use crate::sqlite;
+
+use super::driver::Driver;
+use super::environment::Environment;
+use super::error::CallError;
+use super::options;
+
+/// Stores sessions in a SQLite file: every write is durable when its promise resolves, and
+/// nothing blocks the event loop.
+///
+/// Several drivers, worker threads and processes may open the same file. Don't open it with
+/// another copy of SQLite (`better-sqlite3`, `node:sqlite`) in the same process.
+#[napi(js_name = "SQLiteSessionPersistDriver")]
+pub struct SQLiteSessionPersistDriver {
+    driver: Driver,
+}
+
+#[napi]
+impl SQLiteSessionPersistDriver {
+    /// Opens the database, creating it, its tables or what an older layout lacks. Synchronous,
+    /// like the driver it replaces; waits at most 5 seconds for another process's lock.
+    ///
+    /// @param options Default: a database in memory.
+    /// @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
+    /// @throws {PersistError} `ERR_PERSIST_CANNOT_OPEN`, `ERR_PERSIST_NOT_A_DATABASE`,
+    /// `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`: nothing in the file was changed.
+    #[napi(constructor, ts_args_type = "options?: SQLiteSessionPersistDriverOptions")]
+    pub fn new(env: &Env, options: Unknown<'_>) -> napi::Result<Self> {
+        let environment = Environment::of(env)?;
+        let open = || -> Result<_, CallError> {
+            let options = options::sqlite(options)?;
+            Ok(sqlite::open(&options, environment.bridge.completions())?)
+        };
+        let store = open().map_err(|error| error.into_thrown(env))?;
+        Ok(Self { driver: Driver::new(environment, store) })
+    }
+
+    /// See `SessionPersistMethods`.
+    #[napi(skip_typescript)]
+    pub fn get_session<'env>(
+        &self,
+        env: &'env Env,
+        id: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.driver.get_session(env, id)
+    }
+
+    /// See `SessionPersistMethods`.
+    #[napi(skip_typescript)]
+    pub fn list_sessions<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.driver.list_sessions(env, request)
+    }
+
+    /// See `SessionPersistMethods`.
+    #[napi(skip_typescript)]
+    pub fn update_session<'env>(
+        &self,
+        env: &'env Env,
+        session: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.driver.update_session(env, session)
+    }
+
+    /// See `SessionPersistMethods`.
+    #[napi(skip_typescript)]
+    pub fn list_events<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.driver.list_events(env, request)
+    }
+
+    /// See `SessionPersistMethods`.
+    #[napi(skip_typescript)]
+    pub fn insert_event<'env>(
+        &self,
+        env: &'env Env,
+        first: Unknown<'_>,
+        second: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.driver.insert_event(env, first, second)
+    }
+
+    /// Writes what is queued, lets running reads finish, rejects queued reads with
+    /// `ERR_PERSIST_CLOSED`, and frees the file. Synchronous: when it returns, everything is
+    /// durable and another driver, or `rm`, may have the file. A locked file is waited for at
+    /// most `busyTimeoutMs`. Calls after it reject with `ERR_PERSIST_CLOSED`; a second
+    /// `close()` does nothing.
+    ///
+    /// A driver needn't be closed: a process that ends, however it does, writes what is queued.
+    #[napi]
+    pub fn close(&self, env: &Env) -> napi::Result<()> {
+        self.driver.close(env)
+    }
+}
+
+/// `using driver = …` closes the driver, where the runtime has `Symbol.dispose`.
+#[napi(module_exports)]
+pub fn add_dispose(exports: Object<'_>, env: Env) -> napi::Result<()> {
+    let symbol: Object<'_> = env.get_global()?.get_named_property_unchecked("Symbol")?;
+    let dispose: Unknown<'_> = symbol.get_named_property_unchecked("dispose")?;
+    if super::convert::is_nullish(&dispose)? {
+        return Ok(());
+    }
+    let class: Object<'_> = exports.get_named_property_unchecked("SQLiteSessionPersistDriver")?;
+    let mut prototype: Object<'_> = class.get_named_property_unchecked("prototype")?;
+    let close: Function<'_, (), ()> = prototype.get_named_property_unchecked("close")?;
+    prototype.set_property(dispose, close)
+}

@@ -1,0 +1,100 @@
+//! What can go wrong in a store, for any backend.
+//!
+//! No message ever holds a payload, a password, or a path that the caller didn't give.
+
+/// Why an operation failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The driver was closed before the call, or before the call's turn came.
+    #[error("the driver is closed")]
+    Closed,
+
+    /// Too many bytes wait to be written.
+    #[error(
+        "more than {max_queued_bytes} bytes (maxQueuedBytes) wait to be written; await earlier calls before making more"
+    )]
+    Overloaded { max_queued_bytes: usize },
+
+    /// The database can't be opened.
+    #[error("cannot open the database \"{filename}\": {reason}")]
+    CannotOpen { filename: String, reason: String, database_code: Option<&'static str> },
+
+    /// The file holds something else than a database.
+    #[error("\"{filename}\" is not a SQLite database")]
+    NotADatabase { filename: String },
+
+    /// A table that we need has a name in common with somebody else's.
+    #[error(
+        "the database \"{filename}\" has a table \"{table}\" that is not a session store's ({reason}); use another file"
+    )]
+    ForeignTable { filename: String, table: &'static str, reason: String },
+
+    /// The database can be read but not written.
+    #[error("the database is read-only")]
+    ReadOnly { database_code: &'static str },
+
+    /// Somebody else held the database locked for too long.
+    #[error("the database stayed locked by another connection for longer than busyTimeoutMs allows")]
+    Busy { database_code: &'static str },
+
+    /// There is no room on the disk.
+    #[error("the disk is full")]
+    Full { database_code: &'static str },
+
+    /// A value is larger than can be stored and handed back.
+    #[error("{what} is larger than can be stored: {bytes} bytes, at most {max_bytes}")]
+    TooLarge { what: &'static str, bytes: usize, max_bytes: usize },
+
+    /// A stored row can't be read.
+    #[error("the stored {what} cannot be read: {reason}")]
+    Corrupt { what: String, reason: &'static str },
+
+    /// A constraint of the table forbids the row. The SDK looks for the database's own
+    /// words in this message, to try again with the next event index.
+    #[error("{message}")]
+    Constraint { message: String, database_code: &'static str },
+
+    /// Anything else that the database reports.
+    #[error("the database failed: {message}")]
+    Database { message: String, database_code: &'static str },
+
+    /// A defect of this package.
+    #[error("internal error: {reason}")]
+    Internal { reason: &'static str },
+}
+
+impl StoreError {
+    /// The stable name that applications test for.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Closed => "ERR_PERSIST_CLOSED",
+            Self::Overloaded { .. } => "ERR_PERSIST_OVERLOADED",
+            Self::CannotOpen { .. } => "ERR_PERSIST_CANNOT_OPEN",
+            Self::NotADatabase { .. } => "ERR_PERSIST_NOT_A_DATABASE",
+            Self::ForeignTable { .. } => "ERR_PERSIST_FOREIGN_TABLE",
+            Self::ReadOnly { .. } => "ERR_PERSIST_READ_ONLY",
+            Self::Busy { .. } => "ERR_PERSIST_BUSY",
+            Self::Full { .. } => "ERR_PERSIST_FULL",
+            Self::TooLarge { .. } => "ERR_PERSIST_TOO_LARGE",
+            Self::Corrupt { .. } => "ERR_PERSIST_CORRUPT",
+            Self::Constraint { .. } => "ERR_PERSIST_CONSTRAINT",
+            Self::Database { .. } => "ERR_PERSIST_DATABASE",
+            Self::Internal { .. } => "ERR_PERSIST_INTERNAL",
+        }
+    }
+
+    /// The database's own name for it, such as `SQLITE_FULL`.
+    pub fn database_code(&self) -> Option<&'static str> {
+        match self {
+            Self::CannotOpen { database_code, .. } => *database_code,
+            Self::NotADatabase { .. } => Some("SQLITE_NOTADB"),
+            Self::ReadOnly { database_code }
+            | Self::Busy { database_code }
+            | Self::Full { database_code }
+            | Self::Constraint { database_code, .. }
+            | Self::Database { database_code, .. } => Some(database_code),
+            _ => None,
+        }
+    }
+}

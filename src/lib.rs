@@ -1,0 +1,25 @@
+//! Native session store for the `sandbox-agent` SDK.
+//!
+//! Data flows one way, and each layer knows only the ones below it:
+//!
+//! ```text
+//! binding   napi classes: argument checks, JSON text in and out, promises, errors
+//!    ↓
+//! store     one trait: the operations of the SDK's contract; knows neither JS nor SQL
+//!    ↓
+//! sqlite    connections, schema, statements, the writer thread
+//!
+//! model, cursor, json, error: pure, used by any layer
+//! ```
+//!
+//! Threads: JavaScript's thread only ever queues work, and reads single rows by key.
+//! Whatever may wait for a disk or a lock, or read many rows, runs on a thread of the
+//! backend. Payloads cross every layer as JSON text and are never parsed here.
+
+mod binding;
+mod cursor;
+mod error;
+mod json;
+mod model;
+mod sqlite;
+mod store;

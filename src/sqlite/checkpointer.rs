@@ -1,0 +1,109 @@
+//! The checkpointer: moves the log into the database beside the writer, on a thread and a
+//! connection of its own, both made when they are first needed.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+use super::connection::Location;
+
+/// A passing lock of another process's checkpoint isn't worth a wait: the next try comes.
+const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::ZERO;
+
+/// The writer's handle to it.
+#[derive(Debug)]
+pub struct Checkpointer {
+    location: Location,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_requested: bool,
+    /// A pass has ended and left something in the log.
+    is_unfinished: bool,
+    is_stopping: bool,
+}
+
+impl Checkpointer {
+    pub fn new(location: Location) -> Self {
+        Self { location, shared: Arc::default(), thread: None }
+    }
+
+    /// Asks for a pass. Never waits for it.
+    pub fn request(&mut self) {
+        self.shared.lock().is_requested = true;
+        self.shared.changed.notify_one();
+        if self.thread.is_none() {
+            let (location, shared) = (self.location.clone(), Arc::clone(&self.shared));
+            // Without a thread the log only grows until the next request.
+            self.thread = std::thread::Builder::new()
+                .name("persist-checkpoint".to_owned())
+                .spawn(move || run(&location, &shared))
+                .ok();
+        }
+    }
+
+    /// Whether a pass has ended since the last call and left something in the log.
+    pub fn take_unfinished(&self) -> bool {
+        // Checked after every commit: not worth waiting for a lock.
+        match self.shared.state.try_lock() {
+            Ok(mut state) => std::mem::take(&mut state.is_unfinished),
+            Err(_) => false,
+        }
+    }
+
+    /// Waits for the end of a pass under way, and ends the thread.
+    pub fn stop(self) {
+        self.shared.lock().is_stopping = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread {
+            // A panic in it has nothing that anybody waits for.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a request; `false` when there will be none.
+    fn wait(&self) -> bool {
+        let mut state = self.lock();
+        while !state.is_requested && !state.is_stopping {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.is_requested = false;
+        !state.is_stopping
+    }
+}
+
+fn run(location: &Location, shared: &Shared) {
+    let mut connection = None;
+    while shared.wait() {
+        if connection.is_none() {
+            connection = location.open_writable(BUSY_TIMEOUT).ok();
+        }
+        let is_whole = connection.as_ref().is_some_and(|it| move_log(it).unwrap_or(false));
+        shared.lock().is_unfinished = !is_whole;
+    }
+}
+
+/// Moves what nobody reads any more into the database, without waiting for readers or the
+/// writer. Returns whether that was all, so that the log starts over.
+pub fn move_log(connection: &Connection) -> rusqlite::Result<bool> {
+    let (log_frames, moved_frames): (i64, i64) = connection
+        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+        .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    Ok(log_frames == moved_frames)
+}

@@ -1,0 +1,370 @@
+//! How a file is opened: looked at first, changed only if it is ours.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, ffi};
+
+use crate::error::StoreError;
+
+use super::failure;
+use super::filesystem;
+use super::options::{Durability, SqliteOptions};
+use super::schema::{self, Layout};
+
+/// How long opening may wait for somebody else's lock. It runs on JavaScript's thread.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries of what SQLite's own busy handler doesn't cover.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// What better-sqlite3 uses; SQLite's own 2 MB make indexes of random ids thrash.
+const CACHE_KIBIBYTES: i64 = 16_000;
+
+/// Where a database is, and how to open one more connection to it.
+#[derive(Debug, Clone)]
+pub struct Location {
+    path: PathBuf,
+    /// A file in a folder that can't be written, where SQLite can't have its lock files.
+    is_immutable: bool,
+}
+
+/// How a database may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Written to a log beside it: readers never wait for the writer.
+    Wal,
+    /// On a network: readers and the writer lock each other out.
+    RollbackJournal,
+    /// Not to be written.
+    ReadOnly,
+}
+
+/// A database that was opened and found, or made, to be a session store.
+#[derive(Debug)]
+pub struct Database {
+    /// May write unless access is read-only.
+    pub connection: Connection,
+    pub location: Location,
+    pub access: Access,
+    pub layout: Layout,
+}
+
+impl Location {
+    fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = if self.is_immutable {
+            let path = self.path.to_string_lossy();
+            let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            Connection::open_with_flags(
+                format!("file:{path}?immutable=1"),
+                OpenFlags::SQLITE_OPEN_READ_ONLY
+                    | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                    | OpenFlags::SQLITE_OPEN_URI,
+            )?
+        } else {
+            Connection::open_with_flags(&self.path, flags)?
+        };
+        harden(&connection)?;
+        Ok(connection)
+    }
+
+    /// One more connection that may write.
+    pub fn open_writable(&self, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+        self.open_with_timeout(OpenFlags::SQLITE_OPEN_READ_WRITE, busy_timeout)
+    }
+
+    /// One more connection that only reads.
+    pub fn open_read_only(&self, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+        self.open_with_timeout(OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout)
+    }
+
+    fn open_with_timeout(
+        &self,
+        flags: OpenFlags,
+        busy_timeout: Duration,
+    ) -> rusqlite::Result<Connection> {
+        let connection = self.open(flags)?;
+        connection.busy_timeout(busy_timeout)?;
+        Ok(connection)
+    }
+
+    fn has_wal_file(&self) -> bool {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        Path::new(&name).exists()
+    }
+}
+
+/// No trust in what a file's schema may contain, and no foreign keys: the contract has none.
+fn harden(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)
+}
+
+/// Opens a database that no other connection can see, in memory or in a temporary file.
+pub fn open_private(options: &SqliteOptions) -> Result<Database, StoreError> {
+    let location = Location { path: PathBuf::from(&options.filename), is_immutable: false };
+    let mut connection = location
+        .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
+        .map_err(failure::store_error)?;
+    let layout = schema::upgrade(&mut connection, &options.filename)?;
+    Ok(Database { connection, location, access: Access::RollbackJournal, layout })
+}
+
+/// Opens a file. Blocks for at most [`OPEN_TIMEOUT`] on somebody else's lock.
+pub fn open_file(options: &SqliteOptions) -> Result<Database, StoreError> {
+    let location = Location { path: plain_path(&options.filename), is_immutable: false };
+    let is_shared = filesystem::is_shared(&location.path);
+    open_location(options, location, is_shared)
+}
+
+fn open_location(
+    options: &SqliteOptions,
+    location: Location,
+    is_shared: bool,
+) -> Result<Database, StoreError> {
+    let cannot_open = |error| cannot_open(&options.filename, &location.path, &error);
+    if let Some(reason) = why_no_file_can_be_there(&location.path) {
+        return Err(StoreError::CannotOpen {
+            filename: options.filename.clone(),
+            reason,
+            database_code: None,
+        });
+    }
+    let deadline = Instant::now() + OPEN_TIMEOUT.min(options.busy_timeout);
+    let connection = location
+        .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
+        .map_err(cannot_open)?;
+    connection.busy_timeout(OPEN_TIMEOUT.min(options.busy_timeout)).map_err(cannot_open)?;
+    if is_shared && header_says_wal(&location.path) {
+        // Alone, SQLite keeps the log's index in its own memory instead of sharing it.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
+    }
+    // Until it is known to be ours, closing it must not even move its log into the file.
+    let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(no_checkpoint, true).map_err(cannot_open)?;
+    let inspected = retry_while_busy(deadline, || schema::inspect(&connection, &options.filename));
+    let layout = match inspected {
+        Err(error) if is_for_want_of_lock_files(&error) && !location.has_wal_file() => {
+            return open_immutable(options, location);
+        }
+        inspected => inspected?,
+    };
+    if connection.is_readonly("main").map_err(failure::store_error)? {
+        return read_only(Database { connection, location, access: Access::ReadOnly, layout }, options);
+    }
+    let mut connection = connection;
+    connection.set_db_config(no_checkpoint, false).map_err(cannot_open)?;
+    // Before the first table, or it has no effect; on a database that has some it has none.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(cannot_open)?;
+    let access = choose_journal(&connection, is_shared, deadline, options)?;
+    let layout = if layout.is_current() {
+        layout
+    } else {
+        retry_while_busy(deadline, || schema::upgrade(&mut connection, &options.filename))?
+    };
+    Ok(Database { connection, location, access, layout })
+}
+
+fn open_immutable(options: &SqliteOptions, location: Location) -> Result<Database, StoreError> {
+    let location = Location { is_immutable: true, ..location };
+    let connection = location
+        .open(OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map_err(|error| cannot_open(&options.filename, &location.path, &error))?;
+    let layout = schema::inspect(&connection, &options.filename)?;
+    read_only(Database { connection, location, access: Access::ReadOnly, layout }, options)
+}
+
+fn read_only(database: Database, options: &SqliteOptions) -> Result<Database, StoreError> {
+    if database.layout.is_readable() {
+        return Ok(database);
+    }
+    Err(StoreError::CannotOpen {
+        filename: options.filename.clone(),
+        reason: "its tables are missing or of an old layout, and the file is read-only; open it once where it can be written".to_owned(),
+        database_code: None,
+    })
+}
+
+/// Switches to the journal that is safe where the file lies.
+fn choose_journal(
+    connection: &Connection,
+    is_shared: bool,
+    deadline: Instant,
+    options: &SqliteOptions,
+) -> Result<Access, StoreError> {
+    connection.pragma_update(None, "fullfsync", true).map_err(failure::store_error)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(failure::store_error)?;
+    let wanted = if is_shared { "DELETE" } else { "WAL" };
+    let mode = retry_while_busy(deadline, || {
+        // The switch fails at once, whatever the busy timeout, while others switch too.
+        set_journal_mode(connection, wanted).map_err(failure::store_error)
+    })?;
+    if is_shared && mode == "wal" {
+        return Err(StoreError::CannotOpen {
+            filename: options.filename.clone(),
+            reason: "it is in WAL mode on a network file system, where that corrupts it, and others have it open".to_owned(),
+            database_code: None,
+        });
+    }
+    if is_shared {
+        connection.pragma_update(None, "locking_mode", "NORMAL").map_err(failure::store_error)?;
+    }
+    let access = if mode == "wal" { Access::Wal } else { Access::RollbackJournal };
+    let synchronous = match (access, options.durability) {
+        (_, Durability::Normal) => "NORMAL",
+        (Access::Wal, Durability::Full) => "FULL",
+        // The folder too: else a loss of power brings the deleted journal back.
+        (_, Durability::Full) => "EXTRA",
+    };
+    connection.pragma_update(None, "synchronous", synchronous).map_err(failure::store_error)?;
+    Ok(access)
+}
+
+fn set_journal_mode(connection: &Connection, wanted: &str) -> rusqlite::Result<String> {
+    let current: String =
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if current.eq_ignore_ascii_case(wanted) {
+        return Ok(current);
+    }
+    connection.pragma_update_and_check(None, "journal_mode", wanted, |row| row.get(0))
+}
+
+fn retry_while_busy<T>(
+    deadline: Instant,
+    mut attempt: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    loop {
+        match attempt() {
+            Err(StoreError::Busy { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(RETRY_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// A path that SQLite doesn't take for a URI, as better-sqlite3 doesn't.
+fn plain_path(filename: &str) -> PathBuf {
+    if filename.starts_with("file:") {
+        Path::new(".").join(filename)
+    } else {
+        PathBuf::from(filename)
+    }
+}
+
+/// Bytes 18 and 19 of a database name the journal it was last written with; 2 is the WAL.
+fn header_says_wal(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut header = [0; 20];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok()
+        && header[18] == 2
+}
+
+/// SQLite couldn't make or use its `-wal` and `-shm` beside a file that it can read.
+fn is_for_want_of_lock_files(error: &StoreError) -> bool {
+    matches!(error.database_code(), Some(code)
+        if code == "SQLITE_CANTOPEN" || code.starts_with("SQLITE_READONLY"))
+}
+
+fn why_no_file_can_be_there(path: &Path) -> Option<String> {
+    let folder = filesystem::folder(path);
+    if !folder.is_dir() {
+        Some("its folder does not exist".to_owned())
+    } else if path.is_dir() {
+        Some("it is a folder".to_owned())
+    } else {
+        None
+    }
+}
+
+fn cannot_open(filename: &str, path: &Path, error: &rusqlite::Error) -> StoreError {
+    if failure::primary_code(error) == Some(ffi::SQLITE_NOTADB) {
+        return StoreError::NotADatabase { filename: filename.to_owned() };
+    }
+    let reason = match std::fs::File::open(path) {
+        Err(reason) if path.exists() => reason.kind().to_string(),
+        _ if failure::primary_code(error) == Some(ffi::SQLITE_CANTOPEN) => {
+            "SQLite cannot open or create the file; see that its folder can be written".to_owned()
+        }
+        _ => failure::describe(error),
+    };
+    StoreError::CannotOpen {
+        filename: filename.to_owned(),
+        reason,
+        database_code: failure::database_code(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(filename: &Path) -> SqliteOptions {
+        SqliteOptions {
+            filename: filename.to_str().unwrap().to_owned(),
+            busy_timeout: Duration::from_millis(50),
+            ..SqliteOptions::default()
+        }
+    }
+
+    fn journal_mode(path: &Path) -> String {
+        let connection = Connection::open(path).unwrap();
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap()
+    }
+
+    fn open_as(path: &Path, is_shared: bool) -> Result<Database, StoreError> {
+        let location = Location { path: path.to_owned(), is_immutable: false };
+        open_location(&options(path), location, is_shared)
+    }
+
+    #[test]
+    fn a_local_file_is_kept_in_wal_mode_and_can_shrink() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let database = open_as(&path, false).unwrap();
+        assert_eq!(database.access, Access::Wal);
+        assert_eq!(journal_mode(&path), "wal");
+        let vacuum: i64 = database
+            .connection
+            .pragma_query_value(None, "auto_vacuum", |row| row.get(0))
+            .unwrap();
+        assert_eq!(vacuum, 2, "incremental");
+    }
+
+    #[test]
+    fn a_file_on_a_network_stays_on_a_rollback_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let database = open_as(&path, true).unwrap();
+        assert_eq!(database.access, Access::RollbackJournal);
+        assert_eq!(journal_mode(&path), "delete");
+    }
+
+    #[test]
+    fn a_wal_file_on_a_network_is_switched_back_if_nobody_else_has_it_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        drop(open_as(&path, false).unwrap());
+        let database = open_as(&path, true).unwrap();
+        assert_eq!(database.access, Access::RollbackJournal);
+        assert_eq!(journal_mode(&path), "delete", "and others may read it again");
+    }
+
+    #[test]
+    fn a_wal_file_on_a_network_that_others_have_open_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let _other = open_as(&path, false).unwrap();
+        assert!(open_as(&path, true).is_err());
+        assert_eq!(journal_mode(&path), "wal");
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_uri_is_a_path() {
+        assert_eq!(plain_path("file:a.db"), Path::new("./file:a.db"));
+        assert_eq!(plain_path("a.db"), Path::new("a.db"));
+    }
+}

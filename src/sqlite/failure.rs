@@ -1,0 +1,104 @@
+//! SQLite's errors as ours. Messages of SQLite name tables and columns, never values.
+
+use rusqlite::ffi;
+
+use crate::error::StoreError;
+
+/// What failed, in our terms.
+pub fn store_error(error: rusqlite::Error) -> StoreError {
+    let Some(code) = error.sqlite_error().map(|failure| failure.extended_code) else {
+        return match error {
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..) => {
+                StoreError::Corrupt { what: "row".to_owned(), reason: "a column has another type" }
+            }
+            _ => StoreError::Internal { reason: "a statement was used wrongly" },
+        };
+    };
+    let database_code = code_name(code);
+    match code & PRIMARY_CODE_MASK {
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => StoreError::Busy { database_code },
+        ffi::SQLITE_FULL => StoreError::Full { database_code },
+        ffi::SQLITE_READONLY => StoreError::ReadOnly { database_code },
+        ffi::SQLITE_CONSTRAINT => {
+            StoreError::Constraint { message: describe(&error), database_code }
+        }
+        _ => StoreError::Database { message: describe(&error), database_code },
+    }
+}
+
+/// Whether somebody else's lock is the reason, which passes by itself.
+pub fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(primary_code(error), Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
+}
+
+/// The error's code without its details.
+pub fn primary_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|failure| failure.extended_code & PRIMARY_CODE_MASK)
+}
+
+/// SQLite's name of the error, such as `SQLITE_FULL`.
+pub fn database_code(error: &rusqlite::Error) -> Option<&'static str> {
+    error.sqlite_error().map(|failure| code_name(failure.extended_code))
+}
+
+/// The low byte of an extended code is the primary one.
+const PRIMARY_CODE_MASK: i32 = 0xff;
+
+/// SQLite's own words.
+pub fn describe(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other
+            .sqlite_error()
+            .map_or_else(String::new, |failure| ffi::code_to_str(failure.extended_code).to_owned()),
+    }
+}
+
+fn code_name(code: i32) -> &'static str {
+    match code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE => return "SQLITE_CONSTRAINT_UNIQUE",
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => return "SQLITE_CONSTRAINT_PRIMARYKEY",
+        ffi::SQLITE_CONSTRAINT_NOTNULL => return "SQLITE_CONSTRAINT_NOTNULL",
+        ffi::SQLITE_CONSTRAINT_CHECK => return "SQLITE_CONSTRAINT_CHECK",
+        ffi::SQLITE_CONSTRAINT_TRIGGER => return "SQLITE_CONSTRAINT_TRIGGER",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => return "SQLITE_CONSTRAINT_FOREIGNKEY",
+        ffi::SQLITE_IOERR_WRITE => return "SQLITE_IOERR_WRITE",
+        ffi::SQLITE_IOERR_READ => return "SQLITE_IOERR_READ",
+        ffi::SQLITE_IOERR_SHORT_READ => return "SQLITE_IOERR_SHORT_READ",
+        ffi::SQLITE_IOERR_FSYNC => return "SQLITE_IOERR_FSYNC",
+        ffi::SQLITE_IOERR_SHMSIZE => return "SQLITE_IOERR_SHMSIZE",
+        ffi::SQLITE_IOERR_SHMMAP => return "SQLITE_IOERR_SHMMAP",
+        ffi::SQLITE_READONLY_DBMOVED => return "SQLITE_READONLY_DBMOVED",
+        ffi::SQLITE_READONLY_DIRECTORY => return "SQLITE_READONLY_DIRECTORY",
+        _ => {}
+    }
+    match code & PRIMARY_CODE_MASK {
+        ffi::SQLITE_ERROR => "SQLITE_ERROR",
+        ffi::SQLITE_INTERNAL => "SQLITE_INTERNAL",
+        ffi::SQLITE_PERM => "SQLITE_PERM",
+        ffi::SQLITE_ABORT => "SQLITE_ABORT",
+        ffi::SQLITE_BUSY => "SQLITE_BUSY",
+        ffi::SQLITE_LOCKED => "SQLITE_LOCKED",
+        ffi::SQLITE_NOMEM => "SQLITE_NOMEM",
+        ffi::SQLITE_READONLY => "SQLITE_READONLY",
+        ffi::SQLITE_INTERRUPT => "SQLITE_INTERRUPT",
+        ffi::SQLITE_IOERR => "SQLITE_IOERR",
+        ffi::SQLITE_CORRUPT => "SQLITE_CORRUPT",
+        ffi::SQLITE_FULL => "SQLITE_FULL",
+        ffi::SQLITE_CANTOPEN => "SQLITE_CANTOPEN",
+        ffi::SQLITE_PROTOCOL => "SQLITE_PROTOCOL",
+        ffi::SQLITE_SCHEMA => "SQLITE_SCHEMA",
+        ffi::SQLITE_TOOBIG => "SQLITE_TOOBIG",
+        ffi::SQLITE_CONSTRAINT => "SQLITE_CONSTRAINT",
+        ffi::SQLITE_MISMATCH => "SQLITE_MISMATCH",
+        ffi::SQLITE_MISUSE => "SQLITE_MISUSE",
+        ffi::SQLITE_NOLFS => "SQLITE_NOLFS",
+        ffi::SQLITE_AUTH => "SQLITE_AUTH",
+        ffi::SQLITE_RANGE => "SQLITE_RANGE",
+        ffi::SQLITE_NOTADB => "SQLITE_NOTADB",
+        _ => "SQLITE_UNKNOWN",
+    }
+}

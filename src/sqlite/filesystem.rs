@@ -1,0 +1,79 @@
+//! Whether a database lies on a network, where a WAL corrupts: its index is shared memory,
+//! and memory isn't shared between machines.
+
+use std::path::Path;
+
+/// Whether the folder that holds `file` is on a network file system, or on one (FUSE) that
+/// may be.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn is_shared(file: &Path) -> bool {
+    const NFS: u64 = 0x6969;
+    const SMB: u64 = 0x517b;
+    const CIFS: u64 = 0xff53_4d42;
+    const SMB2: u64 = 0xfe53_4d42;
+    const NINE_P: u64 = 0x0102_1997;
+    // virtiofs reports FUSE's number.
+    const FUSE: u64 = 0x6573_5546;
+    rustix::fs::statfs(folder(file)).is_ok_and(|status| {
+        // The field's width and sign differ between platforms; the numbers have 32 bits.
+        let kind = u64::try_from(i128::from(status.f_type) & 0xffff_ffff).unwrap_or_default();
+        [NFS, SMB, CIFS, SMB2, NINE_P, FUSE].contains(&kind)
+    })
+}
+
+/// Whether the folder that holds `file` is on a network file system.
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+pub fn is_shared(file: &Path) -> bool {
+    const MNT_LOCAL: u32 = 0x1000;
+    rustix::fs::statfs(folder(file)).is_ok_and(|status| status.f_flags & MNT_LOCAL == 0)
+}
+
+/// Whether the folder that holds `file` is on another machine; a mapped drive resolves to one.
+#[cfg(windows)]
+pub fn is_shared(file: &Path) -> bool {
+    use std::path::{Component, Prefix};
+    std::fs::canonicalize(folder(file)).is_ok_and(|folder| {
+        matches!(
+            folder.components().next(),
+            Some(Component::Prefix(prefix))
+                if matches!(prefix.kind(), Prefix::UNC(..) | Prefix::VerbatimUNC(..))
+        )
+    })
+}
+
+/// Other systems don't say.
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "ios",
+    windows
+)))]
+pub fn is_shared(_file: &Path) -> bool {
+    false
+}
+
+/// The folder that holds `file`.
+pub fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_folder_is_not_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_shared(&folder.path().join("x.db")));
+    }
+
+    #[test]
+    fn a_bare_name_lies_in_the_working_folder() {
+        assert_eq!(folder(Path::new("x.db")), Path::new("."));
+        assert_eq!(folder(Path::new("a/x.db")), Path::new("a"));
+    }
+}

@@ -1,0 +1,336 @@
+//! The statements, and rows in and out. A connection prepares each once.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Params, Row, params};
+
+use crate::cursor::{self, Position};
+use crate::error::StoreError;
+use crate::json::{self, ArrayWriter};
+use crate::model::{EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow};
+
+use super::failure;
+use super::schema::OptionalColumns;
+
+/// Inserts an event or replaces the one with its id.
+pub const UPSERT_EVENT: &str = "INSERT INTO events
+  (id, event_index, session_id, created_at, connection_id, sender, payload_json, extra_json)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+ON CONFLICT(id) DO UPDATE SET event_index = excluded.event_index, session_id = excluded.session_id,
+  created_at = excluded.created_at, connection_id = excluded.connection_id, sender = excluded.sender,
+  payload_json = excluded.payload_json, extra_json = excluded.extra_json";
+
+/// Inserts a session or replaces the one with its id.
+pub const UPSERT_SESSION: &str = "INSERT INTO sessions
+  (id, agent, agent_session_id, last_connection_id, created_at, destroyed_at, sandbox_id,
+   session_init_json, config_options_json, modes_json, extra_json)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+ON CONFLICT(id) DO UPDATE SET agent = excluded.agent, agent_session_id = excluded.agent_session_id,
+  last_connection_id = excluded.last_connection_id, created_at = excluded.created_at,
+  destroyed_at = excluded.destroyed_at, sandbox_id = excluded.sandbox_id,
+  session_init_json = excluded.session_init_json, config_options_json = excluded.config_options_json,
+  modes_json = excluded.modes_json, extra_json = excluded.extra_json";
+
+/// The name that the cursors of the list of sessions carry. No session can have it as its id.
+const SESSIONS_LIST: &str = "\0";
+
+/// The statements that read, for the columns that a database has.
+#[derive(Debug)]
+pub struct ReadStatements {
+    session: String,
+    sessions_from: String,
+    sessions_after: String,
+    events_from: String,
+    events_after: String,
+}
+
+impl ReadStatements {
+    /// The statements for a database with these columns.
+    pub fn new(columns: OptionalColumns) -> Self {
+        let or_null = |name, exists| if exists { name } else { "NULL" };
+        let sessions = format!(
+            "SELECT id, agent, agent_session_id, last_connection_id, created_at, destroyed_at,
+             session_init_json, {}, {}, {}, {} FROM sessions",
+            or_null("sandbox_id", columns.sandbox_id),
+            or_null("config_options_json", columns.config_options),
+            or_null("modes_json", columns.modes),
+            or_null("extra_json", columns.session_extra),
+        );
+        let events = format!(
+            "SELECT id, event_index, session_id, created_at, connection_id, sender, payload_json, {}
+             FROM events WHERE session_id = ?1",
+            or_null("extra_json", columns.event_extra),
+        );
+        Self {
+            session: format!("{sessions} WHERE id = ?1"),
+            sessions_from: format!("{sessions} ORDER BY created_at, id LIMIT ?1 OFFSET ?2"),
+            sessions_after: format!(
+                "{sessions} WHERE (created_at, id) > (?2, ?3) ORDER BY created_at, id LIMIT ?1"
+            ),
+            events_from: format!("{events} ORDER BY event_index, id LIMIT ?2 OFFSET ?3"),
+            events_after: format!(
+                "{events} AND (event_index, id) > (?3, ?4) ORDER BY event_index, id LIMIT ?2"
+            ),
+        }
+    }
+
+    /// The session with this id, as a JSON object.
+    pub fn get_session(
+        &self,
+        connection: &Connection,
+        id: &str,
+    ) -> Result<Option<JsonText>, StoreError> {
+        let mut text = None;
+        each_row(connection, &self.session, [id], |row| {
+            let session = session_row(row)?;
+            let out = text.insert(String::with_capacity(session_bytes(&session)));
+            json::write_session(out, &session);
+            Ok(())
+        })?;
+        Ok(text)
+    }
+
+    /// Sessions by `(created_at, id)`.
+    pub fn list_sessions(
+        &self,
+        connection: &Connection,
+        request: &PageRequest,
+    ) -> Result<Page, StoreError> {
+        let start = cursor::parse(request.cursor.as_deref(), SESSIONS_LIST);
+        let mut page = PageBuilder::new(SESSIONS_LIST, request.limit, start.offset);
+        let rows_wanted = sql_count(request.limit.saturating_add(1));
+        let mut add = |row: &Row<'_>| {
+            let session = session_row(row)?;
+            let bytes = session_bytes(&session);
+            page.add(session.created_at, session.id, bytes, |out| {
+                json::write_session(out, &session);
+            });
+            Ok(())
+        };
+        match &start.after {
+            Some(Position { order, id }) => each_row(
+                connection,
+                &self.sessions_after,
+                params![rows_wanted, order, id],
+                &mut add,
+            )?,
+            None => each_row(
+                connection,
+                &self.sessions_from,
+                params![rows_wanted, sql_count(start.offset)],
+                &mut add,
+            )?,
+        }
+        Ok(page.finish())
+    }
+
+    /// A session's events by `(event_index, id)`.
+    pub fn list_events(
+        &self,
+        connection: &Connection,
+        session_id: &str,
+        request: &PageRequest,
+    ) -> Result<Page, StoreError> {
+        let start = cursor::parse(request.cursor.as_deref(), session_id);
+        let mut page = PageBuilder::new(session_id, request.limit, start.offset);
+        let rows_wanted = sql_count(request.limit.saturating_add(1));
+        let mut add = |row: &Row<'_>| {
+            let event = event_row(row)?;
+            let bytes = json::event_bytes(&event);
+            page.add(event.event_index, event.id, bytes, |out| json::write_event(out, &event));
+            Ok(())
+        };
+        match &start.after {
+            Some(Position { order, id }) => each_row(
+                connection,
+                &self.events_after,
+                params![session_id, rows_wanted, order, id],
+                &mut add,
+            )?,
+            None => each_row(
+                connection,
+                &self.events_from,
+                params![session_id, rows_wanted, sql_count(start.offset)],
+                &mut add,
+            )?,
+        }
+        Ok(page.finish())
+    }
+}
+
+/// Stores an event.
+pub fn upsert_event(connection: &Connection, event: &SessionEvent) -> rusqlite::Result<()> {
+    connection.prepare_cached(UPSERT_EVENT)?.execute(params![
+        event.id,
+        event.event_index,
+        event.session_id,
+        event.created_at,
+        event.connection_id,
+        event.sender,
+        event.payload,
+        event.extra,
+    ])?;
+    Ok(())
+}
+
+/// Stores a session.
+pub fn upsert_session(connection: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
+    connection.prepare_cached(UPSERT_SESSION)?.execute(params![
+        session.id,
+        session.agent,
+        session.agent_session_id,
+        session.last_connection_id,
+        session.created_at,
+        session.destroyed_at,
+        session.sandbox_id,
+        session.session_init,
+        session.config_options,
+        session.modes,
+        session.extra,
+    ])?;
+    Ok(())
+}
+
+/// Collects rows, one more than the page holds telling that another page follows.
+struct PageBuilder<'list> {
+    list: &'list str,
+    limit: u64,
+    next_offset: u64,
+    count: u64,
+    last: Option<Position>,
+    has_more: bool,
+    arrays: ArrayWriter,
+}
+
+impl<'list> PageBuilder<'list> {
+    fn new(list: &'list str, limit: u64, offset: u64) -> Self {
+        Self {
+            list,
+            limit,
+            next_offset: offset,
+            count: 0,
+            last: None,
+            has_more: false,
+            arrays: ArrayWriter::default(),
+        }
+    }
+
+    fn add(&mut self, order: Number, id: &str, bytes: usize, write: impl FnOnce(&mut String)) {
+        if self.count == self.limit {
+            self.has_more = true;
+            return;
+        }
+        self.count += 1;
+        self.next_offset = self.next_offset.saturating_add(1);
+        if self.count == self.limit {
+            // Rows of other writers may be ordered by a fraction; they get a plain offset.
+            self.last = match order {
+                Number::Integer(order) => Some(Position { order, id: id.to_owned() }),
+                Number::Real(_) => None,
+            };
+        }
+        self.arrays.push(bytes, write);
+    }
+
+    fn finish(self) -> Page {
+        let next_cursor =
+            self.has_more.then(|| cursor::format(self.next_offset, self.list, self.last.as_ref()));
+        Page { arrays: self.arrays.finish(), next_cursor }
+    }
+}
+
+fn each_row(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    mut add: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached(sql).map_err(failure::store_error)?;
+    let mut rows = statement.query(params).map_err(failure::store_error)?;
+    while let Some(row) = rows.next().map_err(failure::store_error)? {
+        add(row)?;
+    }
+    Ok(())
+}
+
+fn session_row<'row>(row: &'row Row<'_>) -> Result<SessionRow<'row>, StoreError> {
+    let table = "session";
+    Ok(SessionRow {
+        id: text(row, 0, table)?,
+        agent: text(row, 1, table)?,
+        agent_session_id: text(row, 2, table)?,
+        last_connection_id: text(row, 3, table)?,
+        created_at: number(row, 4, table)?,
+        destroyed_at: optional_number(row, 5, table)?,
+        session_init: optional_text(row, 6, table)?,
+        sandbox_id: optional_text(row, 7, table)?,
+        config_options: optional_text(row, 8, table)?,
+        modes: optional_text(row, 9, table)?,
+        extra: optional_text(row, 10, table)?,
+    })
+}
+
+fn event_row<'row>(row: &'row Row<'_>) -> Result<EventRow<'row>, StoreError> {
+    let table = "event";
+    Ok(EventRow {
+        id: text(row, 0, table)?,
+        event_index: number(row, 1, table)?,
+        session_id: text(row, 2, table)?,
+        created_at: number(row, 3, table)?,
+        connection_id: text(row, 4, table)?,
+        sender: text(row, 5, table)?,
+        payload: text(row, 6, table)?,
+        extra: optional_text(row, 7, table)?,
+    })
+}
+
+fn session_bytes(session: &SessionRow<'_>) -> usize {
+    const NAMES_AND_STRINGS_BYTES: usize = 512;
+    [session.session_init, session.config_options, session.modes, session.extra]
+        .into_iter()
+        .flatten()
+        .fold(NAMES_AND_STRINGS_BYTES, |bytes, json| bytes.saturating_add(json.len()))
+}
+
+fn text<'row>(row: &'row Row<'_>, column: usize, table: &str) -> Result<&'row str, StoreError> {
+    optional_text(row, column, table)?.ok_or_else(|| corrupt(table, "a text is missing"))
+}
+
+fn optional_text<'row>(
+    row: &'row Row<'_>,
+    column: usize,
+    table: &str,
+) -> Result<Option<&'row str>, StoreError> {
+    match row.get_ref(column) {
+        Ok(ValueRef::Null) => Ok(None),
+        Ok(ValueRef::Text(bytes)) => {
+            std::str::from_utf8(bytes).map(Some).map_err(|_| corrupt(table, "a text is not UTF-8"))
+        }
+        _ => Err(corrupt(table, "a text is not stored as text")),
+    }
+}
+
+fn number(row: &Row<'_>, column: usize, table: &str) -> Result<Number, StoreError> {
+    optional_number(row, column, table)?.ok_or_else(|| corrupt(table, "a number is missing"))
+}
+
+fn optional_number(
+    row: &Row<'_>,
+    column: usize,
+    table: &str,
+) -> Result<Option<Number>, StoreError> {
+    match row.get_ref(column) {
+        Ok(ValueRef::Null) => Ok(None),
+        Ok(ValueRef::Integer(integer)) => Ok(Some(Number::Integer(integer))),
+        Ok(ValueRef::Real(real)) if real.is_finite() => Ok(Some(Number::Real(real))),
+        _ => Err(corrupt(table, "a number is not stored as a number")),
+    }
+}
+
+fn corrupt(table: &str, reason: &'static str) -> StoreError {
+    StoreError::Corrupt { what: table.to_owned(), reason }
+}
+
+/// SQLite counts with signs; nobody has more rows than that.
+fn sql_count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

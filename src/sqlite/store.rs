@@ -1,0 +1,215 @@
+//! The handle of an open database: routes calls, and closes in order.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::error::StoreError;
+use crate::store::{Completion, Completions, Operation, OperationResult, Outcome, SessionStore, Ticket};
+
+use super::connection::{self, Access, Database};
+use super::failure;
+use super::options::SqliteOptions;
+use super::queries::ReadStatements;
+use super::queue::{Query, Queue, Read, Row};
+use super::reader::{self, Readers};
+use super::writer::{self, Writer};
+
+/// Opens a store. Blocks while it looks at the file, creates or upgrades its tables, and for up
+/// to five seconds on somebody else's lock.
+pub fn open(
+    options: &SqliteOptions,
+    completions: Arc<dyn Completions>,
+) -> Result<Arc<dyn SessionStore>, StoreError> {
+    if options.is_private() {
+        Ok(Arc::new(PrivateStore::open(options)?))
+    } else {
+        Ok(Arc::new(FileStore::open(options, completions)?))
+    }
+}
+
+/// A database that only this store can see. It never waits for a disk or a lock, so every call
+/// is answered at once, on the caller's thread.
+struct PrivateStore {
+    connection: Mutex<Option<Connection>>,
+    statements: ReadStatements,
+}
+
+impl PrivateStore {
+    fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
+        let Database { connection, layout, .. } = connection::open_private(options)?;
+        let statements = ReadStatements::new(layout.optional_columns());
+        Ok(Self { connection: Mutex::new(Some(connection)), statements })
+    }
+}
+
+impl SessionStore for PrivateStore {
+    fn submit(&self, _ticket: Ticket, operation: Operation) -> Option<OperationResult> {
+        let connection = lock(&self.connection);
+        let Some(connection) = connection.as_ref() else { return Some(Err(StoreError::Closed)) };
+        Some(match Call::from(operation) {
+            Call::Write(row) => writer::store(connection, &row)
+                .map(|()| Outcome::Stored)
+                .map_err(failure::store_error),
+            Call::Read(query) => reader::answer(connection, &self.statements, &query),
+        })
+    }
+
+    fn flush(&self) {}
+
+    fn close(&self) {
+        lock(&self.connection).take();
+    }
+}
+
+/// A database in a file: writes go to the writer, lists to the readers, and a session is read
+/// at once where that can't wait.
+struct FileStore {
+    queue: Arc<Queue>,
+    readers: Arc<Readers>,
+    completions: Arc<dyn Completions>,
+    statements: Arc<ReadStatements>,
+    is_read_only: bool,
+    /// Only in WAL mode, where a reader waits for nobody.
+    inline_reads: Mutex<Option<Connection>>,
+    writer: Mutex<Option<JoinHandle<Connection>>>,
+}
+
+impl FileStore {
+    fn open(
+        options: &SqliteOptions,
+        completions: Arc<dyn Completions>,
+    ) -> Result<Self, StoreError> {
+        let Database { connection, location, access, layout } = connection::open_file(options)?;
+        let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
+        let statements = Arc::new(ReadStatements::new(layout.optional_columns()));
+        let readers = Arc::new(Readers::new(
+            location.clone(),
+            options.busy_timeout,
+            Arc::clone(&statements),
+            Arc::clone(&queue),
+            Arc::clone(&completions),
+        ));
+        let inline_reads = match access {
+            Access::Wal => {
+                Some(location.open_read_only(Duration::ZERO).map_err(failure::store_error)?)
+            }
+            Access::RollbackJournal | Access::ReadOnly => None,
+        };
+        let writer = match access {
+            Access::ReadOnly => None,
+            Access::Wal | Access::RollbackJournal => {
+                let (queue, readers) = (Arc::clone(&queue), Arc::clone(&readers));
+                let completions = Arc::clone(&completions);
+                let writer = Writer::new(connection, location, queue, readers, completions)
+                    .map_err(failure::store_error)?;
+                let thread = std::thread::Builder::new()
+                    .name("persist-writer".to_owned())
+                    .spawn(move || writer.run())
+                    .map_err(|_| StoreError::Internal { reason: "the system refused a thread" })?;
+                Some(thread)
+            }
+        };
+        Ok(Self {
+            queue,
+            readers,
+            completions,
+            statements,
+            is_read_only: access == Access::ReadOnly,
+            inline_reads: Mutex::new(inline_reads),
+            writer: Mutex::new(writer),
+        })
+    }
+
+    fn write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
+        if self.is_read_only {
+            self.queue.check_open()?;
+            return Err(StoreError::ReadOnly { database_code: "SQLITE_READONLY" });
+        }
+        self.queue.push_write(ticket, row)
+    }
+
+    fn read(&self, ticket: Ticket, query: Query) -> Option<OperationResult> {
+        if let Query::Session { id } = &query {
+            match self.read_inline(id) {
+                Err(StoreError::Busy { .. }) | Ok(None) => {}
+                Ok(Some(result)) => return Some(result),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        match self.queue.push_read(Read { ticket, query }) {
+            Err(error) => return Some(Err(error)),
+            Ok(is_short_of_readers) => {
+                if is_short_of_readers {
+                    self.readers.add_one();
+                }
+            }
+        }
+        None
+    }
+
+    /// `None` where the read would have to wait.
+    fn read_inline(&self, id: &str) -> Result<Option<OperationResult>, StoreError> {
+        if self.queue.is_session_being_written(id)? {
+            return Ok(None);
+        }
+        let connection = lock(&self.inline_reads);
+        let Some(connection) = connection.as_ref() else { return Ok(None) };
+        let session = self.statements.get_session(connection, id)?;
+        Ok(Some(Ok(Outcome::Session(session))))
+    }
+}
+
+impl SessionStore for FileStore {
+    fn submit(&self, ticket: Ticket, operation: Operation) -> Option<OperationResult> {
+        match Call::from(operation) {
+            Call::Write(row) => self.write(ticket, row).err().map(Err),
+            Call::Read(query) => self.read(ticket, query),
+        }
+    }
+
+    fn flush(&self) {
+        self.queue.flush();
+    }
+
+    fn close(&self) {
+        let rejected = self.queue.close();
+        if !rejected.is_empty() {
+            let closed = |ticket| Completion { ticket, result: Err(StoreError::Closed) };
+            self.completions.deliver(rejected.into_iter().map(closed).collect());
+        }
+        let mut writer = lock(&self.writer);
+        let connection = writer.take().map(JoinHandle::join);
+        self.readers.join();
+        lock(&self.inline_reads).take();
+        // The last connection to close moves the log into the file and removes it. A panic of
+        // the writer has been delivered already.
+        drop(connection);
+    }
+}
+
+/// An operation as a backend sees it.
+enum Call {
+    Write(Row),
+    Read(Query),
+}
+
+impl From<Operation> for Call {
+    fn from(operation: Operation) -> Self {
+        match operation {
+            Operation::GetSession { id } => Self::Read(Query::Session { id }),
+            Operation::ListSessions { page } => Self::Read(Query::Sessions { page }),
+            Operation::ListEvents { session_id, page } => {
+                Self::Read(Query::Events { session_id, page })
+            }
+            Operation::UpdateSession { session } => Self::Write(Row::Session(session)),
+            Operation::InsertEvent { event } => Self::Write(Row::Event(event)),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
