@@ -13,7 +13,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
 use napi::Env;
-use napi::bindgen_prelude::{Function, FunctionCallContext, JsObjectValue, Object};
+use napi::bindgen_prelude::{
+    FnArgs, Function, FunctionCallContext, JsObjectValue, Object, Unknown,
+};
 
 use crate::store::SessionStore;
 
@@ -91,9 +93,9 @@ fn listen_for_exit(env: &Env, environment: &Rc<Environment>) -> napi::Result<()>
         },
     )?;
     let process: Object<'_> = env.get_global()?.get_named_property_unchecked("process")?;
-    let on: Function<'_, (&str, Function<'_, (), ()>), ()> =
+    let on: Function<'_, FnArgs<(&str, Function<'_, (), ()>)>, Unknown<'_>> =
         process.get_named_property_unchecked("on")?;
-    on.apply(process, ("exit", listener))?;
+    on.apply(process, FnArgs::from(("exit", listener)))?;
     Ok(())
 }
 
