@@ -96,6 +96,10 @@ impl Driver {
             if convert::is_object(&first)? && convert::is_nullish(&second)? {
                 return Ok(Operation::InsertEvent { event: convert::event(env, json, first)? });
             }
+            let is_event_expected = convert::is_nullish(&second)? && !convert::is_string(&first)?;
+            if is_event_expected {
+                return Err(CallError::expected("event", "an object"));
+            }
             let session_id = convert::identifier(first, "sessionId")?;
             let event = convert::event(env, json, second)?;
             if event.session_id != session_id {

@@ -8,6 +8,7 @@
 //! | `bridge` | promises: made on JavaScript's thread, settled there, woken once a batch |
 //! | `json` | the engine's own `JSON.parse` and `JSON.stringify` |
 //! | `convert` | JavaScript's values as ours and back |
+//! | `event_text` | an event out of the engine's text of it |
 //! | `options` | constructors' options |
 //! | `error` | errors as JavaScript sees them |
 //!
@@ -19,6 +20,7 @@ mod convert;
 mod driver;
 mod environment;
 mod error;
+mod event_text;
 mod json;
 mod options;
 mod sqlite;

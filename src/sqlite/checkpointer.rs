@@ -28,8 +28,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     is_requested: bool,
-    /// A pass has ended and left something in the log.
-    is_unfinished: bool,
+    is_finished: bool,
     is_stopping: bool,
 }
 
@@ -52,11 +51,11 @@ impl Checkpointer {
         }
     }
 
-    /// Whether a pass has ended since the last call and left something in the log.
-    pub fn take_unfinished(&self) -> bool {
+    /// Whether a pass has ended since the last call.
+    pub fn take_finished(&self) -> bool {
         // Checked after every commit: not worth waiting for a lock.
         match self.shared.state.try_lock() {
-            Ok(mut state) => std::mem::take(&mut state.is_unfinished),
+            Ok(mut state) => std::mem::take(&mut state.is_finished),
             Err(_) => false,
         }
     }
@@ -94,16 +93,16 @@ fn run(location: &Location, shared: &Shared) {
         if connection.is_none() {
             connection = location.open_writable(BUSY_TIMEOUT).ok();
         }
-        let is_whole = connection.as_ref().is_some_and(|it| move_log(it).unwrap_or(false));
-        shared.lock().is_unfinished = !is_whole;
+        if let Some(connection) = &connection {
+            // What fails is tried again at the next request.
+            let _ = move_log(connection);
+        }
+        shared.lock().is_finished = true;
     }
 }
 
 /// Moves what nobody reads any more into the database, without waiting for readers or the
-/// writer. Returns whether that was all, so that the log starts over.
-pub fn move_log(connection: &Connection) -> rusqlite::Result<bool> {
-    let (log_frames, moved_frames): (i64, i64) = connection
-        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
-        .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
-    Ok(log_frames == moved_frames)
+/// writer. A log that is moved whole starts over at the next commit.
+pub fn move_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
 }

@@ -138,8 +138,8 @@ fn open_location(
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(cannot_open)?;
     connection.busy_timeout(OPEN_TIMEOUT.min(options.busy_timeout)).map_err(cannot_open)?;
-    if is_shared && header_says_wal(&location.path) {
-        // Alone, SQLite keeps the log's index in its own memory instead of sharing it.
+    if is_shared {
+        // If there is a log: alone, SQLite keeps its index in its own memory, unshared.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
     }
     // Until it is known to be ours, closing it must not even move its log into the file.
@@ -255,14 +255,6 @@ fn plain_path(filename: &str) -> PathBuf {
     }
 }
 
-/// Bytes 18 and 19 of a database name the journal it was last written with; 2 is the WAL.
-fn header_says_wal(path: &Path) -> bool {
-    use std::io::Read as _;
-    let mut header = [0; 20];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok()
-        && header[18] == 2
-}
-
 /// SQLite couldn't make or use its `-wal` and `-shm` beside a file that it can read.
 fn is_for_want_of_lock_files(error: &StoreError) -> bool {
     matches!(error.database_code(), Some(code)
@@ -284,8 +276,11 @@ fn cannot_open(filename: &str, path: &Path, error: &rusqlite::Error) -> StoreErr
     if failure::primary_code(error) == Some(ffi::SQLITE_NOTADB) {
         return StoreError::NotADatabase { filename: filename.to_owned() };
     }
-    let reason = match std::fs::File::open(path) {
-        Err(reason) if path.exists() => reason.kind().to_string(),
+    // Not by opening it: closing it again would end the locks of other drivers in this process.
+    let reason = match std::fs::metadata(path) {
+        Err(reason) if reason.kind() == std::io::ErrorKind::PermissionDenied => {
+            reason.kind().to_string()
+        }
         _ if failure::primary_code(error) == Some(ffi::SQLITE_CANTOPEN) => {
             "SQLite cannot open or create the file; see that its folder can be written".to_owned()
         }

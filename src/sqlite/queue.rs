@@ -20,8 +20,8 @@ const MAX_BATCH_WRITES: usize = 1_000;
 /// … and this many bytes; a larger write goes alone.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// A thread that has just worked looks for more for this long before it sleeps: the answer to
-/// what it delivered is usually on its way, and waking a thread costs more than this.
-const SPIN: Duration = Duration::from_micros(50);
+/// what it delivered is usually on its way, and to be woken would take it nearly as long.
+const SPIN: Duration = Duration::from_micros(100);
 /// Marks of settled writes are swept out when there are this many.
 const MAX_SETTLED_MARKS: usize = 4_096;
 

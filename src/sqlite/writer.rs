@@ -20,11 +20,11 @@ use super::queries;
 use super::queue::{Queue, Row, Work, Write};
 use super::reader::Readers;
 
-/// The log is moved into the database from this size on: 16 MiB in pages of 4 KiB. Below it the
-/// log's blocks are written over and over, which a disk syncs faster than blocks it must add.
-const CHECKPOINT_PAGES: u32 = 4_096;
-/// If others still read the log, so that it can't start over: how much more before the next try.
-const RETRY_CHECKPOINT_PAGES: u32 = 1_024;
+/// The log is moved into the database from this size on: 4 MiB in pages of 4 KiB. From then on its
+/// blocks are written over and over, which a disk syncs faster than blocks it must add.
+const CHECKPOINT_PAGES: u32 = 1_000;
+/// While others still read the log, it can't start over: how much more before the next try.
+const RETRY_CHECKPOINT_PAGES: u32 = 1_000;
 /// With nothing to write for this long, the log is moved whatever its size.
 const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_millis(500);
 
@@ -37,6 +37,7 @@ pub struct Writer {
     checkpointer: Checkpointer,
     /// The size of the log after the last commit; none without a log.
     wal_pages: Arc<AtomicU32>,
+    last_wal_pages: u32,
     checkpoint_at_pages: u32,
     is_log_untended: bool,
 }
@@ -64,6 +65,7 @@ impl Writer {
             completions,
             checkpointer: Checkpointer::new(location),
             wal_pages,
+            last_wal_pages: 0,
             checkpoint_at_pages: CHECKPOINT_PAGES,
             is_log_untended: false,
         })
@@ -115,15 +117,17 @@ impl Writer {
     fn tend_log(&mut self) {
         let pages = self.wal_pages.load(Ordering::Relaxed);
         self.is_log_untended = pages > 0;
-        if self.checkpointer.take_unfinished() {
-            let is_whole = checkpointer::move_log(&self.connection).unwrap_or(false);
-            self.checkpoint_at_pages =
-                if is_whole { CHECKPOINT_PAGES } else { pages + RETRY_CHECKPOINT_PAGES };
+        let has_started_over = pages < self.last_wal_pages;
+        self.last_wal_pages = pages;
+        if has_started_over {
+            self.checkpoint_at_pages = CHECKPOINT_PAGES;
+        }
+        if self.checkpointer.take_finished() && !has_started_over && pages > CHECKPOINT_PAGES {
+            // What fails here is tried again when the log has grown some more.
+            let _ = checkpointer::move_log(&self.connection);
         } else if pages >= self.checkpoint_at_pages {
             self.checkpointer.request();
             self.checkpoint_at_pages = pages + RETRY_CHECKPOINT_PAGES;
-        } else if pages < CHECKPOINT_PAGES {
-            self.checkpoint_at_pages = CHECKPOINT_PAGES;
         }
     }
 }
