@@ -53,7 +53,7 @@ const UPSERT_EVENT = `INSERT INTO events
 
 const offsetOf = (cursor?: string) => {
   const offset = Number.parseInt(cursor ?? "", 10);
-  return Number.isFinite(offset) && offset > 0 ? offset : 0;
+  return offset > 0 ? Math.min(offset, Number.MAX_SAFE_INTEGER) : 0;
 };
 const limitOf = (limit?: number) =>
   Number.isFinite(limit) && limit! >= 1 ? Math.floor(limit!) : 100;

@@ -1,0 +1,262 @@
+/** What the SQLite driver adds to the contract. */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { test } from "node:test";
+import Database from "better-sqlite3";
+import { SQLiteSessionPersistDriver, type SessionEvent } from "../index.js";
+import { allEvents, event, file, folder, open, rejection, session } from "./support/fixtures.ts";
+import { TypeScriptSQLiteDriver } from "./support/typescript-driver.ts";
+
+test("a read sees 1,000 inserts called before it and not awaited", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  const inserts = [];
+  for (let index = 1; index <= 1000; index += 1) {
+    inserts.push(driver.insertEvent("s", event("s", index)));
+  }
+  const { items } = await driver.listEvents({ sessionId: "s", limit: 2000 });
+  assert.equal(items.length, 1000);
+  await Promise.all(inserts);
+});
+
+test("getSession and listSessions see updates called before them", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  for (let round = 0; round < 50; round += 1) {
+    const updated = driver.updateSession(session("s", { createdAt: round }));
+    const [read, list] = await Promise.all([driver.getSession("s"), driver.listSessions()]);
+    assert.equal(read!.createdAt, round);
+    assert.equal(list.items[0]!.createdAt, round);
+    await updated;
+  }
+});
+
+test("writes of one id keep the order of the calls", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  for (let payload = 0; payload < 500; payload += 1) {
+    void driver.insertEvent("s", event("s", 1, { id: "same", payload }));
+  }
+  assert.equal((await driver.listEvents({ sessionId: "s" })).items[0]!.payload, 499);
+});
+
+test("getSession is answered at once while inserts are queued", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  await driver.updateSession(session("s"));
+  const order: string[] = [];
+  const insert = driver.insertEvent("s", event("s", 1)).then(() => order.push("insert"));
+  await driver.getSession("s").then(() => order.push("get"));
+  await insert;
+  assert.deepEqual(order, ["get", "insert"]);
+});
+
+test("in memory every call is settled in the turn it is made in", async (t) => {
+  const driver = open(t);
+  let settled = 0;
+  void driver.insertEvent("s", event("s", 1)).then(() => (settled += 1));
+  void driver.listEvents({ sessionId: "s" }).then(({ items }) => (settled += items.length));
+  await null;
+  await null;
+  assert.equal(settled, 2);
+});
+
+test("an index conflict that the tables enforce says what the SDK looks for", async (t) => {
+  const filename = file(t);
+  new SQLiteSessionPersistDriver({ filename }).close();
+  const database = new Database(filename);
+  database.exec("CREATE UNIQUE INDEX one ON events(session_id, event_index)");
+  database.close();
+  const driver = open(t, { filename });
+  const [stored, refused, other] = await Promise.allSettled([
+    driver.insertEvent("s", event("s", 1)),
+    driver.insertEvent("s", event("s", 1)),
+    driver.insertEvent("s", event("s", 2)),
+  ]);
+  assert.equal(stored.status, "fulfilled");
+  assert.equal(other.status, "fulfilled", "its batch-mates are stored");
+  assert.ok(refused.status === "rejected");
+  assert.match(refused.reason.message, /UNIQUE constraint failed: .*session_id, .*event_index/);
+  assert.equal(refused.reason.code, "ERR_PERSIST_CONSTRAINT");
+  assert.equal(refused.reason.sqliteCode, "SQLITE_CONSTRAINT_UNIQUE");
+});
+
+test("unknown fields of a newer SDK come back", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  const newer = { later: { deep: [1, "\u0000\ud800"] }, "\ud800": 2, 7: null };
+  const [sent, stored] = [{ ...session("s"), ...newer }, { ...event("s", 1), ...newer }];
+  await driver.updateSession(sent);
+  await driver.insertEvent("s", stored);
+  assert.deepEqual(await driver.getSession("s"), sent);
+  assert.deepEqual((await driver.listEvents({ sessionId: "s" })).items, [stored]);
+  await driver.updateSession(session("s"));
+  assert.deepEqual(await driver.getSession("s"), session("s"), "and go with an update");
+});
+
+test("fields may come from a prototype", async (t) => {
+  const driver = open(t);
+  class Event {
+    readonly #fields = event("s", 1, { id: "e" });
+    get id() {
+      return this.#fields.id;
+    }
+    get eventIndex() {
+      return 1;
+    }
+    get sessionId() {
+      return "s";
+    }
+    get createdAt() {
+      return 5;
+    }
+    get connectionId() {
+      return "c";
+    }
+    get sender() {
+      return "client" as const;
+    }
+    get payload() {
+      return { from: "a getter" };
+    }
+  }
+  await driver.insertEvent(new Event());
+  const [stored] = (await driver.listEvents({ sessionId: "s" })).items;
+  assert.deepEqual([stored!.id, stored!.payload], ["e", { from: "a getter" }]);
+});
+
+test("the TypeScript driver reads and writes our file, and we read what it wrote", async (t) => {
+  const filename = file(t);
+  const ours = new SQLiteSessionPersistDriver({ filename });
+  await ours.updateSession(session("s", { modes: null }));
+  await ours.insertEvent("s", event("s", 1, { id: "a" }));
+  ours.close();
+  const theirs = new TypeScriptSQLiteDriver({ filename });
+  assert.equal((await theirs.getSession("s"))!.modes, null);
+  assert.equal((await theirs.listEvents({ sessionId: "s" })).items[0]!.id, "a");
+  await theirs.insertEvent("s", event("s", 2, { id: "b" }));
+  await theirs.updateSession(session("s", { agent: "theirs" }));
+  theirs.close();
+  const again = open(t, { filename });
+  assert.equal((await again.getSession("s"))!.agent, "theirs");
+  assert.deepEqual(
+    (await allEvents(again, "s", 1)).map((item) => item.id),
+    ["a", "b"],
+  );
+});
+
+test("the file is in WAL mode and can give space back", async (t) => {
+  const filename = file(t);
+  const driver = new SQLiteSessionPersistDriver({ filename });
+  await driver.insertEvent("s", event("s", 1));
+  assert.ok(existsSync(`${filename}-wal`));
+  driver.close();
+  assert.ok(!existsSync(`${filename}-wal`), "close() leaves one file");
+  const database = new Database(filename);
+  assert.equal(database.pragma("journal_mode", { simple: true }), "wal");
+  assert.equal(database.pragma("auto_vacuum", { simple: true }), 2);
+  database.close();
+});
+
+test("a name that looks like a URI is a file's", async (t) => {
+  const path = folder(t);
+  const working = process.cwd();
+  process.chdir(path);
+  t.after(() => process.chdir(working));
+  open(t, { filename: "file:a?mode=memory" }).close();
+  assert.ok(existsSync(`${path}/file:a?mode=memory`));
+});
+
+test("after close() the file is free", async (t) => {
+  const filename = file(t);
+  const driver = new SQLiteSessionPersistDriver({ filename });
+  void driver.insertEvent("s", event("s", 1));
+  driver.close();
+  rmSync(filename);
+  const next = open(t, { filename });
+  assert.deepEqual((await next.listEvents({ sessionId: "s" })).items, []);
+});
+
+test("the log stays bounded under a load that never pauses", async (t) => {
+  const filename = file(t);
+  const driver = open(t, { filename });
+  const payload = { text: "x".repeat(2_000) };
+  let largest = 0;
+  const load = async (sessionId: string) => {
+    for (let index = 1; index <= 2_500; index += 1) {
+      await driver.insertEvent(sessionId, event(sessionId, index, { payload }));
+      if (index % 50 === 0) largest = Math.max(largest, statSync(`${filename}-wal`).size);
+    }
+  };
+  await Promise.all(["a", "b", "c", "d", "e", "f", "g", "h"].map(load));
+  assert.ok(statSync(filename).size > 30e6, "much more was written than the log holds");
+  assert.ok(largest < 24e6, `the log grew to ${largest} bytes`);
+});
+
+test("the log is emptied when nothing is written for a while", async (t) => {
+  const filename = file(t);
+  const driver = open(t, { filename });
+  await driver.insertEvent("s", event("s", 1, { payload: "x".repeat(100_000) }));
+  assert.ok(statSync(filename).size < 100_000, "the event is in the log alone");
+  const end = Date.now() + 20_000;
+  while (statSync(filename).size < 100_000 && Date.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assert.ok(statSync(filename).size > 100_000);
+});
+
+test("a page larger than a string can be arrives", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  const text = "x".repeat(120 * 1024 * 1024);
+  for (let index = 1; index <= 5; index += 1) {
+    await driver.insertEvent("s", event("s", index, { payload: { text } }));
+  }
+  const { items, nextCursor } = await driver.listEvents({ sessionId: "s" });
+  assert.equal(nextCursor, undefined);
+  assert.deepEqual(
+    items.map((item: SessionEvent) => [item.eventIndex, item.payload.text.length]),
+    [1, 2, 3, 4, 5].map((index) => [index, text.length]),
+  );
+});
+
+test("more than maxQueuedBytes rejects, and writes go on when there is room", async (t) => {
+  const driver = open(t, { filename: file(t), maxQueuedBytes: 100_000 });
+  const payload = "x".repeat(60_000);
+  const first = driver.insertEvent("s", event("s", 1, { payload: "x".repeat(500_000) }));
+  const refused = rejection(driver.insertEvent("s", event("s", 2, { payload })));
+  await first;
+  assert.equal((await refused).code, "ERR_PERSIST_OVERLOADED");
+  await driver.insertEvent("s", event("s", 3, { payload }));
+  assert.equal((await allEvents(driver, "s")).length, 2);
+});
+
+test("a row that holds no JSON is named, not quoted", async (t) => {
+  const filename = file(t);
+  const driver = open(t, { filename });
+  await driver.insertEvent("s", event("s", 1));
+  driver.close();
+  const database = new Database(filename);
+  database.exec(
+    `INSERT INTO events SELECT 'broken', 2, session_id, 1, 'c', 'agent', '{"secret', NULL FROM events`,
+  );
+  database.close();
+  const again = open(t, { filename });
+  const error = await rejection(again.listEvents({ sessionId: "s" }));
+  assert.equal(error.code, "ERR_PERSIST_CORRUPT");
+  assert.match(error.message, /"broken"/);
+  assert.doesNotMatch(error.message, /secret/);
+  assert.equal((await again.listEvents({ sessionId: "s", limit: 1 })).items.length, 1);
+});
+
+test("durability normal stores as well", async (t) => {
+  const filename = file(t);
+  const driver = new SQLiteSessionPersistDriver({ filename, durability: "normal" });
+  await driver.insertEvent("s", event("s", 1));
+  driver.close();
+  assert.equal((await allEvents(open(t, { filename }), "s")).length, 1);
+});
+
+test("a driver that is let go is closed without a call", async (t) => {
+  const filename = file(t);
+  let driver: SQLiteSessionPersistDriver | undefined = new SQLiteSessionPersistDriver({ filename });
+  const pending = driver.insertEvent("s", event("s", 1));
+  driver = undefined;
+  await pending;
+  assert.equal((await allEvents(open(t, { filename }), "s")).length, 1);
+  assert.ok(readFileSync(filename).length > 0);
+});

@@ -1,0 +1,5 @@
+/** Fails if the generated files that are committed aren't what a build generates. */
+import { build, run } from "./setup.mjs";
+
+build("debug");
+run("git", ["diff", "--exit-code", "--", "index.js", "index.d.ts"]);

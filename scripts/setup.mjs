@@ -1,0 +1,36 @@
+/** What every command needs first: the dependencies and the addon. Uses nothing but Node. */
+import { spawnSync } from "node:child_process";
+import { existsSync, statSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Runs a command and ends the process with its exit code if it fails. */
+export function run(command, args, options = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
+  if (error) {
+    console.error(`${command} could not be started: ${error.message}`);
+    process.exit(1);
+  }
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+/** Runs npm, the one that runs us where there is one. */
+export function npm(args) {
+  const cli = process.env.npm_execpath;
+  if (cli) run(process.execPath, [cli, ...args]);
+  else run(process.platform === "win32" ? "npm.cmd" : "npm", args);
+}
+
+export function install() {
+  const installed = `${root}/node_modules/.package-lock.json`;
+  const isCurrent =
+    existsSync(installed) &&
+    statSync(installed).mtimeMs >= statSync(`${root}/package-lock.json`).mtimeMs;
+  if (!isCurrent) npm(["ci", "--no-audit", "--no-fund"]);
+}
+
+/** Builds the addon: `debug`, quick to build, or `release`, as the package has it. */
+export function build(profile) {
+  npm(["run", "--silent", profile === "release" ? "build" : "build:debug"]);
+}

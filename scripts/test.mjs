@@ -1,0 +1,24 @@
+/**
+ * All tests: Rust's, then Node's on a debug build. `npm test -- 10 41` runs only the Node tests
+ * whose file begins so.
+ */
+import { readdirSync } from "node:fs";
+import { build, install, root, run } from "./setup.mjs";
+
+const chosen = process.argv.slice(2);
+install();
+if (chosen.length === 0) run("cargo", ["test", "--quiet"]);
+build("debug");
+
+const files = readdirSync(`${root}/__test__`)
+  .filter((name) => name.endsWith(".test.ts"))
+  .filter((name) => chosen.length === 0 || chosen.some((prefix) => name.startsWith(prefix)))
+  .sort();
+if (files.length === 0) {
+  console.error(`no test file begins with ${chosen.join(" or ")}`);
+  process.exit(1);
+}
+run(process.execPath, [
+  ...["--import", "tsx", "--test", "--test-reporter=spec", "--test-concurrency=2"],
+  ...files.map((name) => `__test__/${name}`),
+]);
