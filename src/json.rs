@@ -41,6 +41,7 @@ impl ArrayWriter {
         if self.text.len() > 1 {
             self.text.push(',');
         }
+        self.text.reserve(bytes);
         write(&mut self.text);
     }
 
