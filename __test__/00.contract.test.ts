@@ -118,13 +118,23 @@ for (const [name, create] of Object.entries(drivers)) {
     });
 
     contract("limits and cursors are read by the SDK's rules", async (driver) => {
-      for (let index = 1; index <= 120; index += 1) await driver.insertEvent("s", event("s", index));
+      for (let index = 1; index <= 120; index += 1)
+        await driver.insertEvent("s", event("s", index));
       const read = async (limit: unknown, cursor?: unknown) => {
         const request = { sessionId: "s", limit: limit as number, cursor: cursor as string };
         const { items, nextCursor } = await driver.listEvents(request);
         return [items[0]?.eventIndex, items.length, nextCursor && Number.parseInt(nextCursor, 10)];
       };
-      for (const limit of [undefined, null, Number.NaN, Number.POSITIVE_INFINITY, 0, -4, 0.5, "7"]) {
+      for (const limit of [
+        undefined,
+        null,
+        Number.NaN,
+        Number.POSITIVE_INFINITY,
+        0,
+        -4,
+        0.5,
+        "7",
+      ]) {
         assert.deepEqual(await read(limit), [1, 100, 100], String(limit));
       }
       assert.deepEqual(await read(7.9), [1, 7, 7]);
@@ -169,7 +179,7 @@ for (const [name, create] of Object.entries(drivers)) {
     contract("what JSON preserves comes back, keys in order", async (driver) => {
       const payload = {
         z: 1,
-        a: "\u0000 \ud800 \udc00\ud800 \ufffd \u2028 é 😀 \\ \" </script>",
+        a: '\u0000 \ud800 \udc00\ud800 \ufffd \u2028 é 😀 \\ " </script>',
         10: "integer-like keys go first",
         numbers: [1e21, 1e-7, 5e-324, 9007199254740993, 0.1],
         nested: { "": [[], {}, null, true, ""] },

@@ -80,7 +80,10 @@ test("an index conflict that the tables enforce says what the SDK looks for", as
 test("unknown fields of a newer SDK come back", async (t) => {
   const driver = open(t, { filename: file(t) });
   const newer = { later: { deep: [1, "\u0000\ud800"] }, "\ud800": 2, 7: null };
-  const [sent, stored] = [{ ...session("s"), ...newer }, { ...event("s", 1), ...newer }];
+  const [sent, stored] = [
+    { ...session("s"), ...newer },
+    { ...event("s", 1), ...newer },
+  ];
   await driver.updateSession(sent);
   await driver.insertEvent("s", stored);
   assert.deepEqual(await driver.getSession("s"), sent);

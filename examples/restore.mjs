@@ -81,14 +81,20 @@ fact("events in the database", count(before.length));
 
 step("2  Server, SDK and driver stop");
 await stop(running);
-fact("left on disk", `${relative(process.cwd(), filename)}, ${count(statSync(filename).size)} bytes`);
+fact(
+  "left on disk",
+  `${relative(process.cwd(), filename)}, ${count(statSync(filename).size)} bytes`,
+);
 
 step("3  A new process would start here");
 running = await start();
 fact("server", running.server.baseUrl);
 const restored = await history(running.persist);
 const isSame = JSON.stringify(restored) === JSON.stringify(before);
-fact("history", `${count(restored.length)} events, ${isSame ? "equal to the last byte" : "DIFFERENT"}`);
+fact(
+  "history",
+  `${count(restored.length)} events, ${isSame ? "equal to the last byte" : "DIFFERENT"}`,
+);
 
 step("4  The session is resumed");
 const resuming = performance.now();
@@ -97,7 +103,10 @@ fact("resumed in", milliseconds(performance.now() - resuming));
 const [report] = await ask(resumed, "What do you remember?", 1);
 const { replayed } = JSON.parse(report);
 const lines = replayed.split("\n").filter((line) => line.startsWith("{"));
-fact("the agent was replayed", `${count(lines.length)} envelopes, ${count(replayed.length)} characters`);
+fact(
+  "the agent was replayed",
+  `${count(lines.length)} envelopes, ${count(replayed.length)} characters`,
+);
 const indexes = (await history(running.persist)).map(({ eventIndex }) => eventIndex);
 const goesOn = indexes.every((index, at) => index === at + 1);
 fact("numbering", goesOn ? `goes on to ${count(indexes.length)} without a gap` : "HAS GAPS");
@@ -107,6 +116,12 @@ fact("last replayed", texts.at(-1).slice(0, 60));
 await stop(running);
 
 const isRestored = isSame && goesOn && lines.length > 0;
-step(isRestored ? styleText("green", "The session is back.") : styleText("red", "Something is missing."));
-console.log(`  Look into it: sqlite3 ${relative(process.cwd(), filename)} 'SELECT * FROM events LIMIT 5'\n`);
+step(
+  isRestored
+    ? styleText("green", "The session is back.")
+    : styleText("red", "Something is missing."),
+);
+console.log(
+  `  Look into it: sqlite3 ${relative(process.cwd(), filename)} 'SELECT * FROM events LIMIT 5'\n`,
+);
 process.exitCode = isRestored ? 0 : 1;

@@ -140,10 +140,7 @@ mod tests {
     fn a_cursor_leads_to_the_item_it_was_made_from() {
         let cursor = format(20, "s", Some(&at(-4, "ü~\"\\")));
         assert!(cursor.starts_with("20~"));
-        assert_eq!(
-            parse(Some(&cursor), "s"),
-            Start { offset: 20, after: Some(at(-4, "ü~\"\\")) }
-        );
+        assert_eq!(parse(Some(&cursor), "s"), Start { offset: 20, after: Some(at(-4, "ü~\"\\")) });
     }
 
     #[test]

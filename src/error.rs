@@ -35,7 +35,9 @@ pub enum StoreError {
     ReadOnly { database_code: &'static str },
 
     /// Somebody else held the database locked for too long.
-    #[error("the database stayed locked by another connection for longer than busyTimeoutMs allows")]
+    #[error(
+        "the database stayed locked by another connection for longer than busyTimeoutMs allows"
+    )]
     Busy { database_code: &'static str },
 
     /// There is no room on the disk.

@@ -11,10 +11,13 @@ import {
   type SQLiteSessionPersistDriverOptions,
 } from "../../index.js";
 
-/** A folder of the test's own, removed after it. */
-export function folder(t: TestContext): string {
+/** A folder of the test's own, removed after it, once `release` has let go of it. */
+export function folder(t: TestContext, release: (path: string) => unknown = () => {}): string {
   const path = mkdtempSync(join(tmpdir(), "persist-"));
-  t.after(() => rmSync(path, { recursive: true, force: true }));
+  t.after(() => {
+    release(path);
+    rmSync(path, { recursive: true, force: true });
+  });
   return path;
 }
 

@@ -176,8 +176,7 @@ fn create_promise(env: &Env) -> napi::Result<(sys::napi_deferred, Unknown<'_>)> 
     Ok((deferred, unsafe { Unknown::from_raw_unchecked(env.raw(), promise) }))
 }
 
-type Conclude =
-    unsafe fn(sys::napi_env, sys::napi_deferred, sys::napi_value) -> sys::napi_status;
+type Conclude = unsafe fn(sys::napi_env, sys::napi_deferred, sys::napi_value) -> sys::napi_status;
 
 #[expect(unsafe_code, reason = "as for creating it")]
 fn conclude(

@@ -271,10 +271,7 @@ pub fn identifier(value: Unknown<'_>, name: &str) -> Result<String, CallError> {
     read_identifier(value, || name.to_owned())
 }
 
-fn read_identifier(
-    value: Unknown<'_>,
-    name: impl Fn() -> String,
-) -> Result<String, CallError> {
+fn read_identifier(value: Unknown<'_>, name: impl Fn() -> String) -> Result<String, CallError> {
     if value.get_type()? != ValueType::String {
         return Err(CallError::expected(&name(), "a string"));
     }
@@ -347,11 +344,8 @@ pub fn read_text(text: &Unknown<'_>) -> napi::Result<String> {
 /// A JavaScript string. Plain ASCII, as most of our texts are, is copied, not decoded.
 #[expect(unsafe_code, reason = "napi's safe constructor can't take a borrowed Latin-1 text")]
 pub fn js_string<'env>(env: &'env Env, text: &str) -> napi::Result<Unknown<'env>> {
-    let create = if text.is_ascii() {
-        sys::napi_create_string_latin1
-    } else {
-        sys::napi_create_string_utf8
-    };
+    let create =
+        if text.is_ascii() { sys::napi_create_string_latin1 } else { sys::napi_create_string_utf8 };
     let length = isize::try_from(text.len()).expect("no allocation is longer");
     let mut string = std::ptr::null_mut();
     // SAFETY: the text is as long as we say, and ASCII where it is read as Latin-1.

@@ -103,7 +103,10 @@ impl Driver {
             let session_id = convert::identifier(first, "sessionId")?;
             let event = convert::event(env, json, second)?;
             if event.session_id != session_id {
-                return Err(CallError::expected("event.sessionId", "the sessionId it is stored for"));
+                return Err(CallError::expected(
+                    "event.sessionId",
+                    "the sessionId it is stored for",
+                ));
             }
             Ok(Operation::InsertEvent { event })
         })

@@ -81,6 +81,9 @@ impl Environment {
     }
 }
 
+/// The arguments of `process.on`.
+type Listen<'env> = FnArgs<(&'env str, Function<'env, (), ()>)>;
+
 fn listen_for_exit(env: &Env, environment: &Rc<Environment>) -> napi::Result<()> {
     let exiting = Rc::downgrade(environment);
     let listener = env.create_function_from_closure::<(), (), _>(
@@ -93,8 +96,7 @@ fn listen_for_exit(env: &Env, environment: &Rc<Environment>) -> napi::Result<()>
         },
     )?;
     let process: Object<'_> = env.get_global()?.get_named_property_unchecked("process")?;
-    let on: Function<'_, FnArgs<(&str, Function<'_, (), ()>)>, Unknown<'_>> =
-        process.get_named_property_unchecked("on")?;
+    let on: Function<'_, Listen<'_>, Unknown<'_>> = process.get_named_property_unchecked("on")?;
     on.apply(process, FnArgs::from(("exit", listener)))?;
     Ok(())
 }
@@ -124,7 +126,8 @@ fn install_exit_handler() {}
 
 #[cfg(unix)]
 extern "C" fn flush_process() {
-    let stores = std::mem::take(&mut *PROCESS_STORES.lock().unwrap_or_else(PoisonError::into_inner));
+    let stores =
+        std::mem::take(&mut *PROCESS_STORES.lock().unwrap_or_else(PoisonError::into_inner));
     for store in stores.iter().filter_map(Weak::upgrade) {
         store.flush();
     }

@@ -3,7 +3,9 @@
 //! Taken once for each environment, so that a page replaced later by the application's own
 //! doesn't change what is stored.
 
-use napi::bindgen_prelude::{Array, FromNapiValue, Function, FunctionRef, JsObjectValue, Object, Unknown};
+use napi::bindgen_prelude::{
+    Array, FromNapiValue, Function, FunctionRef, JsObjectValue, Object, Unknown,
+};
 use napi::{Env, JsValue, ValueType};
 
 use crate::error::StoreError;
@@ -124,4 +126,3 @@ fn call<'env>(
     // SAFETY: the result is a live value of this environment.
     Ok(unsafe { Unknown::from_raw_unchecked(env.raw(), result.raw()) })
 }
-

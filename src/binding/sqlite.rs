@@ -107,6 +107,7 @@ impl SQLiteSessionPersistDriver {
 }
 
 /// `using driver = …` closes the driver, where the runtime has `Symbol.dispose`.
+#[cfg_attr(test, allow(dead_code, reason = "registered in addons, which tests are not"))]
 #[napi(module_exports)]
 pub fn add_dispose(exports: Object<'_>, env: Env) -> napi::Result<()> {
     let symbol: Object<'_> = env.get_global()?.get_named_property_unchecked("Symbol")?;

@@ -85,6 +85,7 @@ impl Location {
     ) -> rusqlite::Result<Connection> {
         let connection = self.open(flags)?;
         connection.busy_timeout(busy_timeout)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
         Ok(connection)
     }
 
@@ -96,11 +97,12 @@ impl Location {
 }
 
 /// No trust in what a file's schema may contain, and no foreign keys: the contract has none.
+/// Reads nothing of the file: where it lies, that may fail.
 fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)
+    Ok(())
 }
 
 /// Opens a database that no other connection can see, in memory or in a temporary file.
@@ -153,12 +155,16 @@ fn open_location(
         inspected => inspected?,
     };
     if connection.is_readonly("main").map_err(failure::store_error)? {
-        return read_only(Database { connection, location, access: Access::ReadOnly, layout }, options);
+        return read_only(
+            Database { connection, location, access: Access::ReadOnly, layout },
+            options,
+        );
     }
     let mut connection = connection;
     connection.set_db_config(no_checkpoint, false).map_err(cannot_open)?;
     // Before the first table, or it has no effect; on a database that has some it has none.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(cannot_open)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES).map_err(cannot_open)?;
     let access = choose_journal(&connection, is_shared, deadline, options)?;
     let layout = if layout.is_current() {
         layout
@@ -211,6 +217,10 @@ fn choose_journal(
     }
     if is_shared {
         connection.pragma_update(None, "locking_mode", "NORMAL").map_err(failure::store_error)?;
+        // The lock is given back at the end of the next read.
+        connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+            .map_err(failure::store_error)?;
     }
     let access = if mode == "wal" { Access::Wal } else { Access::RollbackJournal };
     let synchronous = match (access, options.durability) {
@@ -224,8 +234,7 @@ fn choose_journal(
 }
 
 fn set_journal_mode(connection: &Connection, wanted: &str) -> rusqlite::Result<String> {
-    let current: String =
-        connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    let current: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if current.eq_ignore_ascii_case(wanted) {
         return Ok(current);
     }
@@ -322,10 +331,8 @@ mod tests {
         let database = open_as(&path, false).unwrap();
         assert_eq!(database.access, Access::Wal);
         assert_eq!(journal_mode(&path), "wal");
-        let vacuum: i64 = database
-            .connection
-            .pragma_query_value(None, "auto_vacuum", |row| row.get(0))
-            .unwrap();
+        let vacuum: i64 =
+            database.connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap();
         assert_eq!(vacuum, 2, "incremental");
     }
 

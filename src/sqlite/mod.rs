@@ -25,5 +25,8 @@ mod schema;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use options::{Durability, SqliteOptions};
 pub use store::open;

@@ -6,7 +6,9 @@ use rusqlite::{Connection, Params, Row, params};
 use crate::cursor::{self, Position};
 use crate::error::StoreError;
 use crate::json::{self, ArrayWriter};
-use crate::model::{EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow};
+use crate::model::{
+    EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
+};
 
 use super::failure;
 use super::schema::OptionalColumns;

@@ -516,6 +516,6 @@ mod tests {
             let written = batch(&queue);
             settle(&queue, &written);
         }
-        assert!(queue.lock().marks.events_of.is_empty());
+        assert!(queue.lock().marks.events_of.len() < MAX_SETTLED_MARKS);
     }
 }

@@ -63,9 +63,8 @@ impl Readers {
 
     /// Waits for the reads under way; the queue must be closed.
     pub fn join(&self) {
-        let threads = std::mem::take(
-            &mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // Panics are caught and delivered inside.
             let _ = thread.join();

@@ -115,8 +115,7 @@ impl Layout {
 
     /// Whether every row can be read as it is.
     pub fn is_readable(&self) -> bool {
-        self.sessions.is_some()
-            && self.events.as_ref().is_some_and(|events| !needs_rebuild(events))
+        self.sessions.is_some() && self.events.as_ref().is_some_and(|events| !needs_rebuild(events))
     }
 
     /// Which columns there are to read.
@@ -155,11 +154,8 @@ pub fn inspect(connection: &Connection, filename: &str) -> Result<Layout, StoreE
     let found = |table| find_table(connection, table);
     let sessions = found("sessions").map_err(|error| unreadable(error, filename))?;
     let events = found("events").map_err(|error| unreadable(error, filename))?;
-    let refuse = |table, reason| StoreError::ForeignTable {
-        filename: filename.to_owned(),
-        table,
-        reason,
-    };
+    let refuse =
+        |table, reason| StoreError::ForeignTable { filename: filename.to_owned(), table, reason };
     let known_session_columns: Vec<&str> = SESSION_COLUMNS
         .into_iter()
         .chain(NEWER_SESSION_COLUMNS.into_iter().map(|(name, _)| name))
@@ -246,8 +242,9 @@ fn why_foreign(table: &Table, needed: &[&str], known: &[&str]) -> Option<String>
 pub fn upgrade(connection: &mut Connection, filename: &str) -> Result<Layout, StoreError> {
     // Renaming the rebuilt table must not look into other people's views and triggers.
     connection.pragma_update(None, "legacy_alter_table", true).map_err(failure::store_error)?;
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failure::store_error)?;
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failure::store_error)?;
     // Another process may have been faster.
     let layout = inspect(&transaction, filename)?;
     if !layout.is_current() {
@@ -272,7 +269,9 @@ fn apply(connection: &Connection, layout: &Layout) -> rusqlite::Result<()> {
         }
     }
     match &layout.events {
-        None => connection.execute_batch(&format!("CREATE TABLE events ({EVENT_DEFINITIONS}\n)"))?,
+        None => {
+            connection.execute_batch(&format!("CREATE TABLE events ({EVENT_DEFINITIONS}\n)"))?
+        }
         Some(events) if needs_rebuild(events) => rebuild_events(connection, events)?,
         Some(events) if !events.has(EXTRA_COLUMN) => {
             connection

@@ -7,7 +7,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::StoreError;
-use crate::store::{Completion, Completions, Operation, OperationResult, Outcome, SessionStore, Ticket};
+use crate::store::{
+    Completion, Completions, Operation, OperationResult, Outcome, SessionStore, Ticket,
+};
 
 use super::connection::{self, Access, Database};
 use super::failure;

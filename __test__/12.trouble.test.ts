@@ -1,0 +1,205 @@
+/** What trouble with the file gets. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, chownSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import Database from "better-sqlite3";
+import { SQLiteSessionPersistDriver } from "../index.js";
+import { allEvents, event, file, folder, open, rejection, session } from "./support/fixtures.ts";
+import { runToEnd, start } from "./support/fork.ts";
+
+const isRoot = process.getuid?.() === 0;
+
+test("a file that is no database is refused and left alone", (t) => {
+  const filename = file(t);
+  writeFileSync(filename, "no database, and longer than the header of one ".repeat(50));
+  const before = readFileSync(filename);
+  assert.throws(() => open(t, { filename }), {
+    name: "Error",
+    code: "ERR_PERSIST_NOT_A_DATABASE",
+    sqliteCode: "SQLITE_NOTADB",
+  });
+  assert.deepEqual(readFileSync(filename), before);
+  assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
+});
+
+test("a folder that doesn't exist, and a folder for a file, are refused", (t) => {
+  const path = folder(t);
+  const refused = { name: "Error", code: "ERR_PERSIST_CANNOT_OPEN" };
+  assert.throws(() => open(t, { filename: join(path, "no", "a.db") }), {
+    ...refused,
+    message: /its folder does not exist/,
+  });
+  assert.throws(() => open(t, { filename: path }), { ...refused, message: /it is a folder/ });
+});
+
+for (const [what, table, sql] of [
+  ["columns of its own", "sessions", "CREATE TABLE sessions (sid TEXT PRIMARY KEY, data TEXT)"],
+  ["columns of its own", "events", "CREATE TABLE events (id TEXT PRIMARY KEY, title TEXT)"],
+  [
+    "another key",
+    "sessions",
+    `CREATE TABLE Sessions (id TEXT, agent TEXT, agent_session_id TEXT, last_connection_id TEXT,
+       created_at INTEGER, destroyed_at INTEGER, session_init_json TEXT)`,
+  ],
+  [
+    "a column that needs a value",
+    "events",
+    `CREATE TABLE events (id TEXT PRIMARY KEY, event_index INTEGER, session_id TEXT,
+       created_at INTEGER, connection_id TEXT, sender TEXT, payload_json TEXT, tenant TEXT NOT NULL)`,
+  ],
+  [
+    "a view",
+    "events",
+    `CREATE VIEW events AS SELECT '1' AS id, 1 AS event_index, '1' AS session_id, 1 AS created_at,
+       '1' AS connection_id, '1' AS sender, '1' AS payload_json`,
+  ],
+] as const) {
+  test(`somebody else's table is refused and left alone: ${table} with ${what}`, (t) => {
+    const filename = file(t);
+    const theirs = new Database(filename);
+    theirs.exec(sql);
+    theirs.close();
+    const before = readFileSync(filename);
+    assert.throws(() => open(t, { filename }), {
+      name: "Error",
+      code: "ERR_PERSIST_FOREIGN_TABLE",
+      message: new RegExp(`"${table}"`),
+    });
+    assert.deepEqual(readFileSync(filename), before, "not even switched to WAL");
+    assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
+  });
+}
+
+test("a busy file is waited for", async (t) => {
+  const filename = file(t);
+  const driver = open(t, { filename });
+  await driver.updateSession(session("s"));
+  const other = start("hold-lock", [filename, "400"]);
+  await once(other, "message");
+  const insert = driver.insertEvent("s", event("s", 1));
+  assert.ok(await driver.getSession("s"), "readers don't wait");
+  await insert;
+  assert.equal((await allEvents(driver, "s")).length, 1);
+});
+
+test("a file that stays busy rejects, and writes go on afterwards", async (t) => {
+  const filename = file(t);
+  const driver = open(t, { filename, busyTimeoutMs: 50 });
+  const other = start("hold-lock", [filename, "700"]);
+  await once(other, "message");
+  const [first, second] = await Promise.all([
+    rejection(driver.insertEvent("s", event("s", 1))),
+    rejection(driver.insertEvent("s", event("s", 2))),
+  ]);
+  for (const error of [first, second]) {
+    assert.equal(error.code, "ERR_PERSIST_BUSY");
+    assert.equal(error.sqliteCode, "SQLITE_BUSY");
+  }
+  await once(other, "exit");
+  await driver.insertEvent("s", event("s", 3));
+  assert.deepEqual(
+    (await allEvents(driver, "s")).map(({ eventIndex }) => eventIndex),
+    [3],
+  );
+});
+
+test("a constructor waits for a busy file", async (t) => {
+  const filename = file(t);
+  const made = new Database(filename);
+  made.exec("CREATE TABLE other (x)");
+  made.close();
+  const other = start("hold-lock", [filename, "400"]);
+  await once(other, "message");
+  await open(t, { filename }).insertEvent("s", event("s", 1));
+});
+
+const cannotMount = !isRoot && "mounting a small disk needs root";
+test(
+  "a full disk rejects, and writes work again when there is room",
+  { skip: cannotMount },
+  async (t) => {
+    const disk = folder(t, (path) => spawnSync("umount", ["-l", path]));
+    const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]);
+    if (mounted.status !== 0) return t.skip(`mount: ${mounted.stderr}`);
+    const driver = open(t, { filename: join(disk, "sessions.db") });
+    await driver.insertEvent("s", event("s", 1));
+    writeFileSync(join(disk, "ballast"), Buffer.alloc(700_000));
+    const payload = "x".repeat(300_000);
+    const [large, small] = await Promise.allSettled([
+      driver.insertEvent("s", event("s", 2, { payload })),
+      driver.insertEvent("s", event("s", 3)),
+    ]);
+    assert.ok(large.status === "rejected");
+    assert.equal(large.reason.code, "ERR_PERSIST_FULL");
+    assert.equal(large.reason.sqliteCode, "SQLITE_FULL");
+    assert.equal(small.status, "fulfilled", "what fits is stored");
+    spawnSync("rm", [join(disk, "ballast")]);
+    await driver.insertEvent("s", event("s", 4, { payload }));
+    assert.deepEqual(
+      (await allEvents(driver, "s")).map(({ eventIndex }) => eventIndex),
+      [1, 3, 4],
+    );
+  },
+);
+
+/** A store with one session and one event, cleanly closed, readable by anybody. */
+async function closedStore(path: string) {
+  const filename = join(path, "sessions.db");
+  const driver = new SQLiteSessionPersistDriver({ filename });
+  await driver.updateSession(session("s"));
+  await driver.insertEvent("s", event("s", 1));
+  driver.close();
+  chmodSync(path, 0o755);
+  return filename;
+}
+
+const canRead = {
+  events: 1,
+  session: "s",
+  code: "ERR_PERSIST_READ_ONLY",
+  sqliteCode: "SQLITE_READONLY",
+  afterClose: "ERR_PERSIST_CLOSED",
+};
+
+test("a read-only file in a read-only folder gives reads", async (t) => {
+  const filename = await closedStore(folder(t));
+  chmodSync(filename, 0o444);
+  if (!isRoot) chmodSync(dirname(filename), 0o555);
+  const { messages, stderr } = await runToEnd("read-only", [filename]);
+  if (!isRoot) chmodSync(dirname(filename), 0o755);
+  assert.deepEqual(messages, [canRead], stderr);
+  assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
+});
+
+test("a read-only file in a folder that can be written gives reads", async (t) => {
+  const path = folder(t);
+  const filename = await closedStore(path);
+  chmodSync(filename, 0o444);
+  if (isRoot) chownSync(path, 65534, 65534);
+  const { messages, stderr } = await runToEnd("read-only", [filename]);
+  assert.deepEqual(messages, [canRead], stderr);
+});
+
+test("a read-only file of an old layout says what to do", async (t) => {
+  const path = folder(t);
+  const filename = join(path, "sessions.db");
+  const old = new Database(filename);
+  old.exec(`CREATE TABLE events (id INTEGER PRIMARY KEY, session_id TEXT, created_at INTEGER,
+    connection_id TEXT, sender TEXT, payload_json TEXT)`);
+  old.close();
+  chmodSync(path, 0o755);
+  chmodSync(filename, 0o444);
+  if (!isRoot) chmodSync(path, 0o555);
+  const { messages } = await runToEnd("read-only", [filename]);
+  if (!isRoot) chmodSync(path, 0o755);
+  assert.equal(messages[0].error.code, "ERR_PERSIST_CANNOT_OPEN");
+  assert.match(messages[0].error.message, /read-only; open it once where it can be written/);
+});
+
+test("nothing is left beside a file that was closed", async (t) => {
+  const filename = await closedStore(folder(t));
+  assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
+});
