@@ -20,9 +20,10 @@ use super::queries;
 use super::queue::{Queue, Row, Work, Write};
 use super::reader::Readers;
 
-/// The log is moved into the database from this size on: 4 MiB in pages of 4 KiB. From then on its
-/// blocks are written over and over, which a disk syncs faster than blocks it must add.
-const CHECKPOINT_PAGES: u32 = 1_000;
+/// The log is moved into the database from this size on: 16 MiB in pages of 4 KiB. From then on its
+/// blocks are written over and over, which a disk syncs faster than blocks it must add. Smaller
+/// logs move the pages that every batch touches too often.
+const CHECKPOINT_PAGES: u32 = 4_000;
 /// While others still read the log, it can't start over: how much more before the next try.
 const RETRY_CHECKPOINT_PAGES: u32 = 1_000;
 /// With nothing to write for this long, the log is moved whatever its size.

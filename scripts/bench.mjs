@@ -1,0 +1,6 @@
+/** Installs, builds the release addon and compares the drivers: see benchmark/bench.ts. */
+import { build, install, run } from "./setup.mjs";
+
+install();
+build("release");
+run(process.execPath, ["--import", "tsx", "benchmark/bench.ts", ...process.argv.slice(2)]);
