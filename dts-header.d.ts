@@ -51,7 +51,10 @@ export interface SessionEvent {
 
 /** Which part of a list is wanted. */
 export interface ListPageRequest {
-  /** `nextCursor` of the page before, or a decimal offset. Default: the start. */
+  /**
+   * `nextCursor` of the page before, or a decimal offset. Default, and for what can't be read:
+   * the start.
+   */
   cursor?: string;
   /** At most this many items. Default, and for anything that is no number from 1: 100. */
   limit?: number;
@@ -169,7 +172,8 @@ export interface SQLiteSessionPersistDriverOptions {
   durability?: "full" | "normal";
   /**
    * How long a write or a read waits while another process has the database locked, in
-   * milliseconds, off the event loop. Default: 30,000.
+   * milliseconds, off the event loop. The constructor waits on it, for this long but at most
+   * 5,000. Default: 30,000.
    */
   busyTimeoutMs?: number;
   /**

@@ -123,6 +123,44 @@ test("fields may come from a prototype", async (t) => {
   assert.deepEqual([stored!.id, stored!.payload], ["e", { from: "a getter" }]);
 });
 
+test("a scan sees what others commit between two of its pages", async (t) => {
+  const filename = file(t);
+  const [driver, other] = [open(t, { filename }), open(t, { filename })];
+  const stored = Array.from({ length: 50 }, (_, index) => event("s", index));
+  await Promise.all(stored.map((each) => driver.insertEvent("s", each)));
+  let cursor: string | undefined;
+  for (let index = 0; index < 50; index += 1) {
+    // Whatever a page ahead holds by now is out of date.
+    const writer = index % 3 === 0 ? driver : other;
+    await new Promise((resolve) => setTimeout(resolve, index % 5));
+    const changed = writer.insertEvent("s", { ...stored[index]!, payload: `changed ${index}` });
+    if (writer === other) await changed;
+    const page = await driver.listEvents({ sessionId: "s", limit: 1, cursor });
+    assert.equal(page.items[0]!.payload, `changed ${index}`);
+    cursor = page.nextCursor;
+  }
+  assert.equal(cursor, undefined);
+});
+
+test("a scan that is repeated, mixed with another, or left, answers each call right", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  for (const id of ["a", "b"]) {
+    for (let index = 1; index <= 40; index += 1) void driver.insertEvent(id, event(id, index));
+  }
+  const first = await driver.listEvents({ sessionId: "a", limit: 10 });
+  const page = (sessionId: string, cursor?: string, limit = 10) =>
+    driver.listEvents({ sessionId, cursor, limit });
+  const second = await page("a", first.nextCursor);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const third = second.nextCursor;
+  const indexes = async (call: ReturnType<typeof page>) =>
+    (await call).items.map(({ eventIndex }) => eventIndex);
+  assert.equal((await indexes(page("a", third, 5))).length, 5, "another limit");
+  assert.deepEqual((await indexes(page("b", "10")))[0], 11, "another session");
+  const twice = await Promise.all([indexes(page("a", third)), indexes(page("a", third))]);
+  for (const read of twice) assert.deepEqual([read[0], read.at(-1)], [21, 30]);
+});
+
 test("the TypeScript driver reads and writes our file, and we read what it wrote", async (t) => {
   const filename = file(t);
   const ours = new SQLiteSessionPersistDriver({ filename });

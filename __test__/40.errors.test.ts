@@ -107,7 +107,7 @@ test("options", () => {
     });
   refused(null, /^options must be an object/);
   refused("sessions.db", /^options must be an object/);
-  refused({ fileName: "a.db" }, /^options.fileName is not an option; there are filename, /);
+  refused({ fileName: "a.db" }, /^options.fileName is not an option; the options are filename, /);
   refused({ filename: 5 }, /^options.filename must be a string/);
   refused({ filename: "a\0b" }, /^options.filename must be a string/);
   refused({ durability: "off" }, /^options.durability must be "full" or "normal"/);

@@ -1,9 +1,11 @@
 /**
- * A session that outlives its server: created, streamed, everything restarted, resumed.
+ * A session that outlives its process: created and streamed in one, resumed in another.
  *
  * Runs the published sandbox-agent server and SDK with a scripted agent. Nothing leaves the
  * machine. The database stays in demo-data/ for you to open.
  */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdirSync, rmSync, statSync } from "node:fs";
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -63,65 +65,85 @@ async function history(persist) {
   return events;
 }
 
-rmSync(folder, { recursive: true, force: true });
-mkdirSync(folder, { recursive: true });
+const digest = (events) => createHash("sha256").update(JSON.stringify(events)).digest("hex");
 
-step("1  A session streams");
-let running = await start();
-fact("server", running.server.baseUrl);
-const session = await running.sdk.createSession({ id: SESSION, agent: "mock", cwd: folder });
-fact("session", `${session.id}, agent ${session.agent}`);
-const began = performance.now();
-const answer = await ask(session, `stream ${CHUNKS} 60`, CHUNKS);
-const streamed = performance.now() - began;
-fact("answer", `${count(answer.length)} chunks, each stored durably before the app saw it`);
-fact("time for the turn", `${milliseconds(streamed)}, ${milliseconds(streamed / CHUNKS)} a chunk`);
-const before = await history(running.persist);
-fact("events in the database", count(before.length));
+/** The first process: a session streams. */
+async function stream() {
+  const running = await start();
+  const session = await running.sdk.createSession({ id: SESSION, agent: "mock", cwd: folder });
+  fact("session", `${session.id}, agent ${session.agent}, server ${running.server.baseUrl}`);
+  const began = performance.now();
+  const answer = await ask(session, `stream ${CHUNKS} 60`, CHUNKS);
+  const streamed = performance.now() - began;
+  fact("answer", `${count(answer.length)} chunks, each durable before the application saw it`);
+  fact(
+    "time for the turn",
+    `${milliseconds(streamed)}, ${milliseconds(streamed / CHUNKS)} a chunk`,
+  );
+  const events = await history(running.persist);
+  fact("events stored", count(events.length));
+  fact("their SHA-256", digest(events));
+  await stop(running);
+  return true;
+}
 
-step("2  Server, SDK and driver stop");
-await stop(running);
-fact(
-  "left on disk",
-  `${relative(process.cwd(), filename)}, ${count(statSync(filename).size)} bytes`,
-);
+/** The second process: the session is resumed. */
+async function resume() {
+  const running = await start();
+  const events = await history(running.persist);
+  fact("events found", count(events.length));
+  fact("their SHA-256", digest(events));
+  const began = performance.now();
+  const resumed = await running.sdk.resumeSession(SESSION);
+  fact("resumed in", `${milliseconds(performance.now() - began)}, the agent's start included`);
+  const [report] = await ask(resumed, "What do you remember?", 1);
+  const { replayed } = JSON.parse(report);
+  const lines = replayed.split("\n").filter((line) => line.startsWith("{"));
+  fact(
+    "replayed to the agent",
+    `${count(lines.length)} envelopes, ${count(replayed.length)} characters`,
+  );
+  fact("", "(of the last 50, the oldest that fit into the SDK's replayMaxChars)");
+  const texts = lines.map((line) => JSON.parse(line).payload.params?.update?.content?.text ?? "");
+  fact(
+    "the first and the last",
+    `chunk ${parseInt(texts[0], 10)} … chunk ${parseInt(texts.at(-1), 10)}`,
+  );
+  const indexes = (await history(running.persist)).map(({ eventIndex }) => eventIndex);
+  const hasNoGap = indexes.every((index, at) => index === at + 1);
+  fact(
+    "after one more turn",
+    `${count(indexes.length)} events, numbered ${hasNoGap ? "without a gap" : "WITH GAPS"}`,
+  );
+  await stop(running);
+  return hasNoGap && lines.length > 0 && events.length > CHUNKS;
+}
 
-step("3  A new process would start here");
-running = await start();
-fact("server", running.server.baseUrl);
-const restored = await history(running.persist);
-const isSame = JSON.stringify(restored) === JSON.stringify(before);
-fact(
-  "history",
-  `${count(restored.length)} events, ${isSame ? "equal to the last byte" : "DIFFERENT"}`,
-);
+/** Runs one of the two in a process of its own. */
+function inProcessOfItsOwn(phase) {
+  const { status } = spawnSync(process.execPath, [fileURLToPath(import.meta.url), phase], {
+    stdio: "inherit",
+  });
+  if (status !== 0) process.exit(status ?? 1);
+}
 
-step("4  The session is resumed");
-const resuming = performance.now();
-const resumed = await running.sdk.resumeSession(SESSION);
-fact("resumed in", milliseconds(performance.now() - resuming));
-const [report] = await ask(resumed, "What do you remember?", 1);
-const { replayed } = JSON.parse(report);
-const lines = replayed.split("\n").filter((line) => line.startsWith("{"));
-fact(
-  "the agent was replayed",
-  `${count(lines.length)} envelopes, ${count(replayed.length)} characters`,
-);
-const indexes = (await history(running.persist)).map(({ eventIndex }) => eventIndex);
-const goesOn = indexes.every((index, at) => index === at + 1);
-fact("numbering", goesOn ? `goes on to ${count(indexes.length)} without a gap` : "HAS GAPS");
-const texts = lines.map((line) => JSON.parse(line).payload.params?.update?.content?.text ?? "");
-fact("first replayed", texts[0].slice(0, 60));
-fact("last replayed", texts.at(-1).slice(0, 60));
-await stop(running);
-
-const isRestored = isSame && goesOn && lines.length > 0;
-step(
-  isRestored
-    ? styleText("green", "The session is back.")
-    : styleText("red", "Something is missing."),
-);
-console.log(
-  `  Look into it: sqlite3 ${relative(process.cwd(), filename)} 'SELECT * FROM events LIMIT 5'\n`,
-);
-process.exitCode = isRestored ? 0 : 1;
+const [phase] = process.argv.slice(2);
+if (phase === "stream" || phase === "resume") {
+  const hasWorked = await (phase === "stream" ? stream() : resume());
+  process.exitCode = hasWorked ? 0 : 1;
+} else {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const database = relative(process.cwd(), filename);
+  step("1  A process starts the server, creates a session and streams an answer");
+  inProcessOfItsOwn("stream");
+  step("2  Process and server have ended. What is left is a file");
+  fact(database, `${count(statSync(filename).size)} bytes`);
+  step("3  Another process starts a new server and resumes the session");
+  inProcessOfItsOwn("resume");
+  step(styleText("green", "The session is back."));
+  console.log(
+    `  Its database is ${database}; any SQLite shell opens it. The rest of demo-data/ is`,
+  );
+  console.log("  the server's own.\n");
+}

@@ -32,5 +32,7 @@ export function install() {
 
 /** Builds the addon: `debug`, quick to build, or `release`, as the package has it. */
 export function build(profile) {
-  npm(["run", "--silent", profile === "release" ? "build" : "build:debug"]);
+  const script = profile === "release" ? "build" : "build:debug";
+  // The last two are cargo's: warnings and errors, but not each crate.
+  npm(["run", "--silent", script, "--", "--", "--quiet"]);
 }

@@ -52,6 +52,10 @@ pub enum StoreError {
     #[error("the stored {what} cannot be read: {reason}")]
     Corrupt { what: String, reason: &'static str },
 
+    /// The file itself is damaged.
+    #[error("the database file is damaged: {message}")]
+    Damaged { message: String, database_code: &'static str },
+
     /// A constraint of the table forbids the row. The SDK looks for the database's own
     /// words in this message, to try again with the next event index.
     #[error("{message}")]
@@ -79,7 +83,7 @@ impl StoreError {
             Self::Busy { .. } => "ERR_PERSIST_BUSY",
             Self::Full { .. } => "ERR_PERSIST_FULL",
             Self::TooLarge { .. } => "ERR_PERSIST_TOO_LARGE",
-            Self::Corrupt { .. } => "ERR_PERSIST_CORRUPT",
+            Self::Corrupt { .. } | Self::Damaged { .. } => "ERR_PERSIST_CORRUPT",
             Self::Constraint { .. } => "ERR_PERSIST_CONSTRAINT",
             Self::Database { .. } => "ERR_PERSIST_DATABASE",
             Self::Internal { .. } => "ERR_PERSIST_INTERNAL",
@@ -94,6 +98,7 @@ impl StoreError {
             Self::ReadOnly { database_code }
             | Self::Busy { database_code }
             | Self::Full { database_code }
+            | Self::Damaged { database_code, .. }
             | Self::Constraint { database_code, .. }
             | Self::Database { database_code, .. } => Some(database_code),
             _ => None,

@@ -55,7 +55,7 @@ impl<'env> Options<'env> {
             if !known.contains(&name.as_str()) {
                 let known = known.join(", ");
                 return Err(CallError::InvalidArgument(format!(
-                    "options.{name} is not an option; there are {known}"
+                    "options.{name} is not an option; the options are {known}"
                 )));
             }
         }

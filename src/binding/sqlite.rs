@@ -2,7 +2,7 @@
 //! have overloads, which generated types can't.
 
 use napi::Env;
-use napi::bindgen_prelude::{Function, JsObjectValue, Object, Unknown};
+use napi::bindgen_prelude::{Function, JsObjectValue, Object, This, Unknown};
 use napi_derive::napi;
 
 use crate::sqlite;
@@ -32,9 +32,15 @@ impl SQLiteSessionPersistDriver {
     /// @throws {PersistError} `ERR_PERSIST_CANNOT_OPEN`, `ERR_PERSIST_NOT_A_DATABASE`,
     /// `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`: nothing in the file was changed.
     #[napi(constructor, ts_args_type = "options?: SQLiteSessionPersistDriverOptions")]
-    pub fn new(env: &Env, options: Unknown<'_>) -> napi::Result<Self> {
+    pub fn new(env: &Env, this: This<'_>, options: Unknown<'_>) -> napi::Result<Self> {
         let environment = Environment::of(env)?;
         let open = || -> Result<_, CallError> {
+            // Without `new`, `this` would be made the driver.
+            if env.strict_equals(this.object, env.get_global()?)? {
+                return Err(CallError::InvalidArgument(
+                    "SQLiteSessionPersistDriver must be called with new".to_owned(),
+                ));
+            }
             let options = options::sqlite(options)?;
             Ok(sqlite::open(&options, environment.bridge.completions())?)
         };

@@ -136,10 +136,9 @@ fn open_location(
         });
     }
     let deadline = Instant::now() + OPEN_TIMEOUT.min(options.busy_timeout);
-    let connection = location
+    let mut connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(cannot_open)?;
-    connection.busy_timeout(OPEN_TIMEOUT.min(options.busy_timeout)).map_err(cannot_open)?;
     if is_shared {
         // If there is a log: alone, SQLite keeps its index in its own memory, unshared.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
@@ -147,7 +146,9 @@ fn open_location(
     // Until it is known to be ours, closing it must not even move its log into the file.
     let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     connection.set_db_config(no_checkpoint, true).map_err(cannot_open)?;
-    let inspected = retry_while_busy(deadline, || schema::inspect(&connection, &options.filename));
+    let inspected = retry_while_busy(&mut connection, deadline, |connection| {
+        schema::inspect(connection, &options.filename)
+    });
     let layout = match inspected {
         Err(error) if is_for_want_of_lock_files(&error) && !location.has_wal_file() => {
             return open_immutable(options, location);
@@ -160,18 +161,26 @@ fn open_location(
             options,
         );
     }
-    let mut connection = connection;
     connection.set_db_config(no_checkpoint, false).map_err(cannot_open)?;
-    // Before the first table, or it has no effect; on a database that has some it has none.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(cannot_open)?;
+    if is_new(&connection).map_err(cannot_open)? {
+        // Before the first table, or it has no effect. Later it would only wait for a lock.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(cannot_open)?;
+    }
     connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES).map_err(cannot_open)?;
-    let access = choose_journal(&connection, is_shared, deadline, options)?;
+    let access = choose_journal(&mut connection, is_shared, deadline, options)?;
     let layout = if layout.is_current() {
         layout
     } else {
-        retry_while_busy(deadline, || schema::upgrade(&mut connection, &options.filename))?
+        retry_while_busy(&mut connection, deadline, |connection| {
+            schema::upgrade(connection, &options.filename)
+        })?
     };
     Ok(Database { connection, location, access, layout })
+}
+
+fn is_new(connection: &Connection) -> rusqlite::Result<bool> {
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    Ok(pages == 0)
 }
 
 fn open_immutable(options: &SqliteOptions, location: Location) -> Result<Database, StoreError> {
@@ -196,7 +205,7 @@ fn read_only(database: Database, options: &SqliteOptions) -> Result<Database, St
 
 /// Switches to the journal that is safe where the file lies.
 fn choose_journal(
-    connection: &Connection,
+    connection: &mut Connection,
     is_shared: bool,
     deadline: Instant,
     options: &SqliteOptions,
@@ -204,7 +213,7 @@ fn choose_journal(
     connection.pragma_update(None, "fullfsync", true).map_err(failure::store_error)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(failure::store_error)?;
     let wanted = if is_shared { "DELETE" } else { "WAL" };
-    let mode = retry_while_busy(deadline, || {
+    let mode = retry_while_busy(connection, deadline, |connection| {
         // The switch fails at once, whatever the busy timeout, while others switch too.
         set_journal_mode(connection, wanted).map_err(failure::store_error)
     })?;
@@ -241,12 +250,17 @@ fn set_journal_mode(connection: &Connection, wanted: &str) -> rusqlite::Result<S
     connection.pragma_update_and_check(None, "journal_mode", wanted, |row| row.get(0))
 }
 
+/// Tries until it succeeds, fails for another reason than a lock, or the deadline has passed.
+/// SQLite's own wait for a lock is bounded by the same deadline.
 fn retry_while_busy<T>(
+    connection: &mut Connection,
     deadline: Instant,
-    mut attempt: impl FnMut() -> Result<T, StoreError>,
+    mut attempt: impl FnMut(&mut Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     loop {
-        match attempt() {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        connection.busy_timeout(patience).map_err(failure::store_error)?;
+        match attempt(connection) {
             Err(StoreError::Busy { .. }) if Instant::now() < deadline => {
                 std::thread::sleep(RETRY_PAUSE);
             }
@@ -284,6 +298,9 @@ fn why_no_file_can_be_there(path: &Path) -> Option<String> {
 fn cannot_open(filename: &str, path: &Path, error: &rusqlite::Error) -> StoreError {
     if failure::primary_code(error) == Some(ffi::SQLITE_NOTADB) {
         return StoreError::NotADatabase { filename: filename.to_owned() };
+    }
+    if let (true, Some(database_code)) = (failure::is_busy(error), failure::database_code(error)) {
+        return StoreError::Busy { database_code };
     }
     // Not by opening it: closing it again would end the locks of other drivers in this process.
     let reason = match std::fs::metadata(path) {

@@ -21,6 +21,9 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => StoreError::Busy { database_code },
         ffi::SQLITE_FULL => StoreError::Full { database_code },
         ffi::SQLITE_READONLY => StoreError::ReadOnly { database_code },
+        ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
+            StoreError::Damaged { message: describe(&error), database_code }
+        }
         ffi::SQLITE_CONSTRAINT => {
             StoreError::Constraint { message: describe(&error), database_code }
         }

@@ -6,6 +6,7 @@
 //! | `queue` | what waits: order, ceiling, which reads wait for which writes | any, under its lock |
 //! | `writer` | the write connection: group commit | `persist-writer` |
 //! | `reader` | read-only connections for lists | `persist-reader` |
+//! | `read_ahead` | the page that a scan will ask for next | any, under its lock |
 //! | `checkpointer` | a connection that empties the WAL | `persist-checkpoint` |
 //! | `connection` | how a file is opened, and what is never changed before it is known | the opener's |
 //! | `schema` | table layouts and their upgrade | the opener's |
@@ -20,6 +21,7 @@ mod filesystem;
 mod options;
 mod queries;
 mod queue;
+mod read_ahead;
 mod reader;
 mod schema;
 mod store;

@@ -294,7 +294,7 @@ fn session_bytes(session: &SessionRow<'_>) -> usize {
 }
 
 fn text<'row>(row: &'row Row<'_>, column: usize, table: &str) -> Result<&'row str, StoreError> {
-    optional_text(row, column, table)?.ok_or_else(|| corrupt(table, "a text is missing"))
+    optional_text(row, column, table)?.ok_or_else(|| corrupt(row, table, "a text is missing"))
 }
 
 fn optional_text<'row>(
@@ -304,15 +304,15 @@ fn optional_text<'row>(
 ) -> Result<Option<&'row str>, StoreError> {
     match row.get_ref(column) {
         Ok(ValueRef::Null) => Ok(None),
-        Ok(ValueRef::Text(bytes)) => {
-            std::str::from_utf8(bytes).map(Some).map_err(|_| corrupt(table, "a text is not UTF-8"))
-        }
-        _ => Err(corrupt(table, "a text is not stored as text")),
+        Ok(ValueRef::Text(bytes)) => std::str::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| corrupt(row, table, "a text is not UTF-8")),
+        _ => Err(corrupt(row, table, "a text is not stored as text")),
     }
 }
 
 fn number(row: &Row<'_>, column: usize, table: &str) -> Result<Number, StoreError> {
-    optional_number(row, column, table)?.ok_or_else(|| corrupt(table, "a number is missing"))
+    optional_number(row, column, table)?.ok_or_else(|| corrupt(row, table, "a number is missing"))
 }
 
 fn optional_number(
@@ -324,12 +324,17 @@ fn optional_number(
         Ok(ValueRef::Null) => Ok(None),
         Ok(ValueRef::Integer(integer)) => Ok(Some(Number::Integer(integer))),
         Ok(ValueRef::Real(real)) if real.is_finite() => Ok(Some(Number::Real(real))),
-        _ => Err(corrupt(table, "a number is not stored as a number")),
+        _ => Err(corrupt(row, table, "a number is not stored as a number")),
     }
 }
 
-fn corrupt(table: &str, reason: &'static str) -> StoreError {
-    StoreError::Corrupt { what: table.to_owned(), reason }
+/// Names the row by its id, the first column, if that can be read.
+fn corrupt(row: &Row<'_>, table: &str, reason: &'static str) -> StoreError {
+    let what = match row.get_ref(0).map(|id| id.as_str()) {
+        Ok(Ok(id)) => format!("{table} \"{id}\""),
+        _ => table.to_owned(),
+    };
+    StoreError::Corrupt { what, reason }
 }
 
 /// SQLite counts with signs; nobody has more rows than that.

@@ -53,7 +53,8 @@ pub enum Query {
 /// A read on its way.
 #[derive(Debug)]
 pub struct Read {
-    pub ticket: Ticket,
+    /// The call that it answers; `None` where it is read ahead of one.
+    pub ticket: Option<Ticket>,
     pub query: Query,
 }
 
@@ -166,13 +167,18 @@ impl Queue {
         Ok(is_short_of_readers)
     }
 
-    /// Whether a write of this session's record is accepted but not settled.
-    pub fn is_session_being_written(&self, id: &str) -> Result<bool, StoreError> {
+    /// Whether a write that this read must see is accepted but not settled.
+    pub fn must_wait(&self, query: &Query) -> Result<bool, StoreError> {
         let state = self.lock();
         if state.is_closing {
             return Err(StoreError::Closed);
         }
-        Ok(state.marks.session.get(id).is_some_and(|number| *number > state.settled))
+        Ok(state.marks.of(query) > state.settled)
+    }
+
+    /// Whether no read waits for a reader.
+    pub fn has_no_reads(&self) -> bool {
+        self.waiting_reads.load(Ordering::Relaxed) == 0
     }
 
     /// Waits for work. `idle_after` asks to be told when there was none for that long.
@@ -263,7 +269,7 @@ impl Queue {
         drop(state);
         self.write_arrived.notify_all();
         self.read_arrived.notify_all();
-        held.chain(ready).map(|read| read.ticket).collect()
+        held.chain(ready).filter_map(|read| read.ticket).collect()
     }
 
     /// Whether calls are still accepted.
@@ -275,7 +281,7 @@ impl Queue {
     pub fn take_ready_reads(&self) -> Vec<Ticket> {
         let reads = mem::take(&mut self.lock().ready_reads);
         self.waiting_reads.store(0, Ordering::Relaxed);
-        reads.into_iter().map(|read| read.ticket).collect()
+        reads.into_iter().filter_map(|read| read.ticket).collect()
     }
 
     fn publish_reads(&self, state: MutexGuard<'_, State>, count: usize) {
@@ -403,7 +409,7 @@ mod tests {
 
     fn events_of(session: &str) -> Read {
         let query = Query::Events { session_id: session.to_owned(), page: page() };
-        Read { ticket: Ticket(100), query }
+        Read { ticket: Some(Ticket(100)), query }
     }
 
     fn batch(queue: &Queue) -> Vec<Write> {
@@ -465,19 +471,20 @@ mod tests {
     #[test]
     fn lists_of_sessions_wait_for_sessions_not_for_events() {
         let queue = queue();
-        let sessions = || Read { ticket: Ticket(9), query: Query::Sessions { page: page() } };
+        let sessions = || Read { ticket: Some(Ticket(9)), query: Query::Sessions { page: page() } };
         queue.push_write(Ticket(0), event("a", 1)).unwrap();
         queue.push_read(sessions()).unwrap();
         assert_eq!(ready(&queue), 1);
         queue.push_write(Ticket(1), session("a")).unwrap();
-        assert!(queue.is_session_being_written("a").unwrap());
-        assert!(!queue.is_session_being_written("b").unwrap());
+        let of = |id: &str| Query::Session { id: id.to_owned() };
+        assert!(queue.must_wait(&of("a")).unwrap());
+        assert!(!queue.must_wait(&of("b")).unwrap());
         queue.push_read(sessions()).unwrap();
         assert_eq!(ready(&queue), 1);
         let written = batch(&queue);
         settle(&queue, &written);
         assert_eq!(ready(&queue), 2);
-        assert!(!queue.is_session_being_written("a").unwrap());
+        assert!(!queue.must_wait(&of("a")).unwrap());
     }
 
     #[test]

@@ -9,15 +9,20 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::StoreError;
-use crate::store::{Completion, Completions, OperationResult, Outcome};
+use crate::model::{Page, PageRequest};
+use crate::store::{Completion, Completions, OperationResult, Outcome, Ticket};
 
 use super::connection::Location;
 use super::failure;
 use super::queries::ReadStatements;
-use super::queue::{Query, Queue};
+use super::queue::{Query, Queue, Read};
+use super::read_ahead::{self, Key, ReadAhead};
 
 /// So that one huge page doesn't hold up every small one.
 const MAX_READERS: usize = 2;
+
+/// The connection that JavaScript's thread reads single rows on; `None` where that may wait.
+pub type InlineReads = Mutex<Option<Connection>>;
 
 /// All readers of a store.
 pub struct Readers {
@@ -26,6 +31,8 @@ pub struct Readers {
     statements: Arc<ReadStatements>,
     queue: Arc<Queue>,
     completions: Arc<dyn Completions>,
+    inline_reads: Arc<InlineReads>,
+    ahead: ReadAhead,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -36,8 +43,38 @@ impl Readers {
         statements: Arc<ReadStatements>,
         queue: Arc<Queue>,
         completions: Arc<dyn Completions>,
+        inline_reads: Arc<InlineReads>,
     ) -> Self {
-        Self { location, busy_timeout, statements, queue, completions, threads: Mutex::default() }
+        Self {
+            location,
+            busy_timeout,
+            statements,
+            queue,
+            completions,
+            inline_reads,
+            ahead: ReadAhead::default(),
+            threads: Mutex::default(),
+        }
+    }
+
+    /// The page of a session's events that was read ahead, if it still is what a reader would
+    /// find. Runs on JavaScript's thread.
+    pub fn take_ahead(&self, session_id: &str, asked: &PageRequest) -> Option<Page> {
+        if !self.ahead.has(session_id, asked) {
+            return None;
+        }
+        let page = self.ahead.take(session_id, asked, self.version()?)?;
+        if let Some(Key { session_id, page }) = read_ahead::next_key(session_id, asked, &page) {
+            // Nobody waits for it: a closing store may refuse it.
+            let query = Query::Events { session_id, page };
+            let _ = self.queue.push_read(Read { ticket: None, query });
+        }
+        Some(page)
+    }
+
+    fn version(&self) -> Option<i64> {
+        let connection = self.inline_reads.lock().unwrap_or_else(PoisonError::into_inner);
+        read_ahead::version(connection.as_ref()?).ok()
     }
 
     /// Starts one more reader, unless there are enough.
@@ -73,10 +110,42 @@ impl Readers {
 
     fn run(&self) {
         let mut connection = None;
-        while let Some(read) = self.queue.next_read() {
-            let result = catch_unwind(AssertUnwindSafe(|| self.read(&mut connection, &read.query)))
-                .unwrap_or(Err(StoreError::Internal { reason: "a reader panicked" }));
-            self.completions.deliver(vec![Completion { ticket: read.ticket, result }]);
+        while let Some(Read { ticket, query }) = self.queue.next_read() {
+            let next = match ticket {
+                Some(ticket) => self.answer(&mut connection, ticket, query),
+                None => Some(query),
+            };
+            if let Some(query) = next.filter(|_| self.queue.has_no_reads()) {
+                self.read_ahead(&mut connection, query);
+            }
+        }
+    }
+
+    /// Answers a call. Returns what will probably be asked for next.
+    fn answer(
+        &self,
+        connection: &mut Option<Connection>,
+        ticket: Ticket,
+        query: Query,
+    ) -> Option<Query> {
+        let result = catch_unwind(AssertUnwindSafe(|| self.read(connection, &query)))
+            .unwrap_or(Err(StoreError::Internal { reason: "a reader panicked" }));
+        let next = match (&query, &result) {
+            (Query::Events { session_id, page: asked }, Ok(Outcome::Page(page))) => {
+                read_ahead::next_key(session_id, asked, page)
+            }
+            _ => None,
+        };
+        self.completions.deliver(vec![Completion { ticket, result }]);
+        next.map(|Key { session_id, page }| Query::Events { session_id, page })
+    }
+
+    fn read_ahead(&self, connection: &mut Option<Connection>, query: Query) {
+        // First the version, then the page: what is committed between them spoils it.
+        let Some(version) = self.version() else { return };
+        let result = catch_unwind(AssertUnwindSafe(|| self.read(connection, &query)));
+        if let (Query::Events { session_id, page }, Ok(Ok(Outcome::Page(read)))) = (query, result) {
+            self.ahead.keep(Key { session_id, page }, version, read);
         }
     }
 

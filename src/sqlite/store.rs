@@ -16,7 +16,7 @@ use super::failure;
 use super::options::SqliteOptions;
 use super::queries::ReadStatements;
 use super::queue::{Query, Queue, Read, Row};
-use super::reader::{self, Readers};
+use super::reader::{self, InlineReads, Readers};
 use super::writer::{self, Writer};
 
 /// Opens a store. Blocks while it looks at the file, creates or upgrades its tables, and for up
@@ -75,7 +75,7 @@ struct FileStore {
     statements: Arc<ReadStatements>,
     is_read_only: bool,
     /// Only in WAL mode, where a reader waits for nobody.
-    inline_reads: Mutex<Option<Connection>>,
+    inline_reads: Arc<InlineReads>,
     writer: Mutex<Option<JoinHandle<Connection>>>,
 }
 
@@ -87,19 +87,21 @@ impl FileStore {
         let Database { connection, location, access, layout } = connection::open_file(options)?;
         let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
         let statements = Arc::new(ReadStatements::new(layout.optional_columns()));
-        let readers = Arc::new(Readers::new(
-            location.clone(),
-            options.busy_timeout,
-            Arc::clone(&statements),
-            Arc::clone(&queue),
-            Arc::clone(&completions),
-        ));
         let inline_reads = match access {
             Access::Wal => {
                 Some(location.open_read_only(Duration::ZERO).map_err(failure::store_error)?)
             }
             Access::RollbackJournal | Access::ReadOnly => None,
         };
+        let inline_reads = Arc::new(Mutex::new(inline_reads));
+        let readers = Arc::new(Readers::new(
+            location.clone(),
+            options.busy_timeout,
+            Arc::clone(&statements),
+            Arc::clone(&queue),
+            Arc::clone(&completions),
+            Arc::clone(&inline_reads),
+        ));
         let writer = match access {
             Access::ReadOnly => None,
             Access::Wal | Access::RollbackJournal => {
@@ -120,7 +122,7 @@ impl FileStore {
             completions,
             statements,
             is_read_only: access == Access::ReadOnly,
-            inline_reads: Mutex::new(inline_reads),
+            inline_reads,
             writer: Mutex::new(writer),
         })
     }
@@ -134,33 +136,36 @@ impl FileStore {
     }
 
     fn read(&self, ticket: Ticket, query: Query) -> Option<OperationResult> {
-        if let Query::Session { id } = &query {
-            match self.read_inline(id) {
-                Err(StoreError::Busy { .. }) | Ok(None) => {}
-                Ok(Some(result)) => return Some(result),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        match self.queue.push_read(Read { ticket, query }) {
+        match self.read_inline(&query) {
+            Err(StoreError::Busy { .. }) | Ok(None) => {}
+            Ok(Some(outcome)) => return Some(Ok(outcome)),
             Err(error) => return Some(Err(error)),
-            Ok(is_short_of_readers) => {
-                if is_short_of_readers {
-                    self.readers.add_one();
-                }
-            }
+        }
+        match self.queue.push_read(Read { ticket: Some(ticket), query }) {
+            Err(error) => return Some(Err(error)),
+            Ok(true) => self.readers.add_one(),
+            Ok(false) => {}
         }
         None
     }
 
-    /// `None` where the read would have to wait.
-    fn read_inline(&self, id: &str) -> Result<Option<OperationResult>, StoreError> {
-        if self.queue.is_session_being_written(id)? {
+    /// What can be answered on the calling thread; `None` where the read would have to wait.
+    fn read_inline(&self, query: &Query) -> Result<Option<Outcome>, StoreError> {
+        if self.queue.must_wait(query)? {
             return Ok(None);
         }
-        let connection = lock(&self.inline_reads);
-        let Some(connection) = connection.as_ref() else { return Ok(None) };
-        let session = self.statements.get_session(connection, id)?;
-        Ok(Some(Ok(Outcome::Session(session))))
+        match query {
+            Query::Session { id } => {
+                let connection = lock(&self.inline_reads);
+                let Some(connection) = connection.as_ref() else { return Ok(None) };
+                let session = self.statements.get_session(connection, id)?;
+                Ok(Some(Outcome::Session(session)))
+            }
+            Query::Events { session_id, page } => {
+                Ok(self.readers.take_ahead(session_id, page).map(Outcome::Page))
+            }
+            Query::Sessions { .. } => Ok(None),
+        }
     }
 }
 

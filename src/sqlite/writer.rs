@@ -29,6 +29,9 @@ const RETRY_CHECKPOINT_PAGES: u32 = 1_000;
 /// With nothing to write for this long, the log is moved whatever its size.
 const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_millis(500);
 
+/// Between two tries to get a lock.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
 /// The thread's own state.
 pub struct Writer {
     connection: Connection,
@@ -155,6 +158,8 @@ fn commit_waiting(connection: &Connection, batch: &[Write]) -> Vec<WriteResult> 
                 for at in open.into_iter().filter(|&at| batch[at].deadline <= now) {
                     results[at] = Some(Err(error.clone()));
                 }
+                // SQLite waits by itself, but for locks that it takes for a deadlock.
+                std::thread::sleep(BUSY_PAUSE);
             }
             // A reason that may lie in one of them: a disk too full for the largest, say.
             Err(_) if writes.len() > 1 => {

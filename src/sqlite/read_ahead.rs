@@ -1,0 +1,78 @@
+//! The page that a scan will ask for next, read while JavaScript parses the one before: then
+//! the call is answered at once, without a thread to wake on either side.
+//!
+//! A page that was read ahead is handed out only if nothing was committed since, by anybody.
+//! SQLite counts the commits that a connection didn't make itself; the connection that counts
+//! for us makes none.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::model::{Page, PageRequest};
+
+/// Larger pages aren't kept: the memory isn't worth the hop.
+const MAX_KEPT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Which page: whose events, from where, and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub session_id: String,
+    pub page: PageRequest,
+}
+
+/// At most one page, the last that was read ahead. May be used on any thread.
+#[derive(Debug, Default)]
+pub struct ReadAhead {
+    kept: Mutex<Option<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    key: Key,
+    version: i64,
+    page: Page,
+}
+
+/// What the database's state is called, as `connection` sees it now.
+pub fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+/// The page after `page`, if the scan that asked for `page` is worth reading ahead for: one
+/// that has gone on from a page before.
+pub fn next_key(session_id: &str, asked: &PageRequest, page: &Page) -> Option<Key> {
+    let is_scan = asked.cursor.is_some();
+    let is_small = page.arrays.iter().map(String::len).sum::<usize>() <= MAX_KEPT_BYTES;
+    let cursor = page.next_cursor.clone().filter(|_| is_scan && is_small)?;
+    let page = PageRequest { limit: asked.limit, cursor: Some(cursor) };
+    Some(Key { session_id: session_id.to_owned(), page })
+}
+
+impl ReadAhead {
+    /// Keeps a page that was read after the database was at `version`.
+    pub fn keep(&self, key: Key, version: i64, page: Page) {
+        *self.lock() = Some(Kept { key, version, page });
+    }
+
+    /// Whether this is the page that is kept.
+    pub fn has(&self, session_id: &str, page: &PageRequest) -> bool {
+        self.lock().as_ref().is_some_and(|kept| kept.key.is(session_id, page))
+    }
+
+    /// The page, if it is kept and the database is still at the version it was read at.
+    pub fn take(&self, session_id: &str, page: &PageRequest, version: i64) -> Option<Page> {
+        let kept = self.lock().take()?;
+        (kept.version == version && kept.key.is(session_id, page)).then_some(kept.page)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Key {
+    fn is(&self, session_id: &str, page: &PageRequest) -> bool {
+        self.session_id == session_id && self.page == *page
+    }
+}
