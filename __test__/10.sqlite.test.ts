@@ -1,6 +1,6 @@
 /** What the SQLite driver adds to the contract. */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { test } from "node:test";
 import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver, type SessionEvent } from "../index.js";
@@ -201,6 +201,47 @@ test("a name that looks like a URI is a file's", async (t) => {
   t.after(() => process.chdir(working));
   open(t, { filename: "file:a?mode=memory" }).close();
   assert.ok(existsSync(`${path}/file:a?mode=memory`));
+});
+
+test("a driver keeps to its file when the working folder changes", async (t) => {
+  const [first, second] = [folder(t), folder(t)];
+  const working = process.cwd();
+  t.after(() => process.chdir(working));
+  process.chdir(first);
+  const driver = open(t, { filename: "a.db" });
+  process.chdir(second);
+  await driver.insertEvent("s", event("s", 1));
+  assert.equal((await allEvents(driver, "s")).length, 1);
+  assert.ok(existsSync(`${first}/a.db`));
+  assert.ok(!existsSync(`${second}/a.db`));
+});
+
+for (const replaced of [false, true]) {
+  test(`nothing is acknowledged into a ${replaced ? "replaced" : "deleted"} file`, async (t) => {
+    const filename = file(t);
+    const driver = open(t, { filename });
+    await driver.insertEvent("s", event("s", 1));
+    for (const suffix of ["", "-wal", "-shm"])
+      renameSync(filename + suffix, `${filename}.old${suffix}`);
+    if (replaced) open(t, { filename });
+    const error = await rejection(driver.insertEvent("s", event("s", 2)));
+    assert.equal(error.code, "ERR_PERSIST_MOVED");
+  });
+}
+
+test("the text of an event is its payload's, whatever toJSON the event has", async (t) => {
+  const driver = open(t);
+  const sent = { ...event("s", 1, { id: "e" }), toJSON: () => event("s", 2, { id: "other" }) };
+  await driver.insertEvent(sent);
+  assert.equal((await allEvents(driver, "s"))[0]!.id, "e");
+});
+
+test("texts that are too large together are refused", async (t) => {
+  const driver = open(t);
+  const text = "x".repeat(300 * 1024 * 1024);
+  const sent = { ...session("s", { sessionInit: { text }, modes: { text } }) };
+  assert.equal((await rejection(driver.updateSession(sent))).code, "ERR_PERSIST_TOO_LARGE");
+  assert.deepEqual(await driver.listSessions(), { items: [] });
 });
 
 test("after close() the file is free", async (t) => {

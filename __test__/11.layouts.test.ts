@@ -90,12 +90,13 @@ test("columns, indexes and triggers that others added survive the upgrade", asyn
   const filename = database(
     t,
     SESSIONS_0_2,
-    `CREATE TABLE events (id TEXT PRIMARY KEY, event_index INTEGER, ${REST}, "note ""x""" TEXT)`,
+    `CREATE TABLE events (id TEXT PRIMARY KEY, event_index INTEGER, ${REST}, "note ""x""" TEXT,
+       tenant VARCHAR(5) NOT NULL DEFAULT 'x')`,
     `CREATE INDEX theirs ON events(sender)`,
     `CREATE TABLE log (id TEXT)`,
     `CREATE TRIGGER logged AFTER INSERT ON events BEGIN INSERT INTO log VALUES (new.id); END`,
     `CREATE VIEW newest AS SELECT max(created_at) FROM events`,
-    `INSERT INTO events VALUES ('a', NULL, 's', 1, 'c', 'agent', '1', 'kept')`,
+    `INSERT INTO events VALUES ('a', NULL, 's', 1, 'c', 'agent', '1', 'kept', 'y')`,
   );
   const driver = open(t, { filename });
   await driver.insertEvent("s", event("s", 2, { id: "b" }));
@@ -104,6 +105,7 @@ test("columns, indexes and triggers that others added survive the upgrade", asyn
   t.after(() => upgraded.close());
   const column = (sql: string) => upgraded.prepare(sql).pluck().all();
   assert.deepEqual(column(`SELECT "note ""x""" FROM events ORDER BY id`), ["kept", null]);
+  assert.deepEqual(column(`SELECT tenant FROM events ORDER BY id`), ["y", "x"]);
   assert.deepEqual(column(`SELECT id FROM log`), ["a", "b"]);
   assert.deepEqual(column(`SELECT count(*) FROM newest`), [1]);
   assert.deepEqual(column(`SELECT name FROM sqlite_schema WHERE name = 'theirs'`), ["theirs"]);
@@ -125,6 +127,19 @@ test("an upgrade that fails leaves the file as it was", async (t) => {
   ]);
   const columns = untouched.pragma("table_info(sessions)") as { name: string }[];
   assert.ok(!columns.some(({ name }) => name === "sandbox_id"));
+});
+
+test("a generated column that an upgrade would lose is refused", (t) => {
+  const filename = database(
+    t,
+    SESSIONS_0_2,
+    `CREATE TABLE events (id INTEGER PRIMARY KEY, ${REST}, size AS (length(payload_json)))`,
+    `CREATE INDEX by_size ON events(size)`,
+  );
+  assert.throws(() => open(t, { filename }), {
+    code: "ERR_PERSIST_CANNOT_OPEN",
+    message: /generated column "size"/,
+  });
 });
 
 test("numbers that other writers stored as fractions come back", async (t) => {

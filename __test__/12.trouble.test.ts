@@ -45,6 +45,12 @@ for (const [what, table, sql] of [
        created_at INTEGER, destroyed_at INTEGER, session_init_json TEXT)`,
   ],
   [
+    "integer ids",
+    "sessions",
+    `CREATE TABLE sessions (id INTEGER PRIMARY KEY, agent TEXT, agent_session_id TEXT,
+       last_connection_id TEXT, created_at INTEGER, destroyed_at INTEGER, session_init_json TEXT)`,
+  ],
+  [
     "a column that needs a value",
     "events",
     `CREATE TABLE events (id TEXT PRIMARY KEY, event_index INTEGER, session_id TEXT,
@@ -104,6 +110,26 @@ test("a file that stays busy rejects, and writes go on afterwards", async (t) =>
     (await allEvents(driver, "s")).map(({ eventIndex }) => eventIndex),
     [3],
   );
+});
+
+test("a constructor opens a current file while others write it", async (t) => {
+  const filename = file(t);
+  new SQLiteSessionPersistDriver({ filename }).close();
+  const other = start("hold-lock", [filename, "400"]);
+  await once(other, "message");
+  open(t, { filename, busyTimeoutMs: 0 });
+  await once(other, "exit");
+});
+
+test("a constructor that may not wait says that the file is busy", async (t) => {
+  const filename = file(t);
+  const made = new Database(filename);
+  made.exec("CREATE TABLE other (x)");
+  made.close();
+  const other = start("hold-lock", [filename, "400"]);
+  await once(other, "message");
+  assert.throws(() => open(t, { filename, busyTimeoutMs: 10 }), { code: "ERR_PERSIST_BUSY" });
+  await once(other, "exit");
 });
 
 test("a constructor waits for a busy file", async (t) => {
@@ -168,7 +194,7 @@ test("a read-only file in a read-only folder gives reads", async (t) => {
   const filename = await closedStore(folder(t));
   chmodSync(filename, 0o444);
   if (!isRoot) chmodSync(dirname(filename), 0o555);
-  const { messages, stderr } = await runToEnd("read-only", [filename]);
+  const { messages, stderr } = await runToEnd("read-only", [`/${filename}`]);
   if (!isRoot) chmodSync(dirname(filename), 0o755);
   assert.deepEqual(messages, [canRead], stderr);
   assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);

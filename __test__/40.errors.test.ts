@@ -120,6 +120,11 @@ test("options", () => {
   new SQLiteSessionPersistDriver({ filename: undefined, durability: undefined }).close();
 });
 
+test("a class is called with new", () => {
+  const call = SQLiteSessionPersistDriver as unknown as (options: object) => unknown;
+  assert.throws(() => call({}), { name: "TypeError", code: "ERR_PERSIST_INVALID_ARG" });
+});
+
 test("no error quotes a payload", async (t) => {
   const driver = open(t);
   const payload = { secret: "sesame", big: 5n };

@@ -27,3 +27,10 @@ test("a process with an idle driver ends by itself and leaves one file", async (
   assert.equal(code, 0, stderr);
   assert.ok(!existsSync(`${filename}-wal`));
 });
+
+test("a call made while the arguments of another are read keeps the process alive", async (t) => {
+  const filename = file(t);
+  const { code, stderr, messages } = await runToEnd("reentrant", [filename]);
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(messages.sort(), ["inner is stored", "outer is refused"]);
+});

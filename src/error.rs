@@ -52,6 +52,12 @@ pub enum StoreError {
     #[error("the stored {what} cannot be read: {reason}")]
     Corrupt { what: String, reason: &'static str },
 
+    /// The file isn't where it was opened: what is written now would be lost.
+    #[error(
+        "the database file was moved, deleted or replaced while it was open; close the driver and open the file anew"
+    )]
+    Moved,
+
     /// The file itself is damaged.
     #[error("the database file is damaged: {message}")]
     Damaged { message: String, database_code: &'static str },
@@ -84,6 +90,7 @@ impl StoreError {
             Self::Full { .. } => "ERR_PERSIST_FULL",
             Self::TooLarge { .. } => "ERR_PERSIST_TOO_LARGE",
             Self::Corrupt { .. } | Self::Damaged { .. } => "ERR_PERSIST_CORRUPT",
+            Self::Moved => "ERR_PERSIST_MOVED",
             Self::Constraint { .. } => "ERR_PERSIST_CONSTRAINT",
             Self::Database { .. } => "ERR_PERSIST_DATABASE",
             Self::Internal { .. } => "ERR_PERSIST_INTERNAL",

@@ -59,7 +59,8 @@ pub trait SessionStore: Send + Sync {
     /// a disk, a lock or a network; else `None`, and the completion is delivered later.
     fn submit(&self, ticket: Ticket, operation: Operation) -> Option<OperationResult>;
 
-    /// Blocks until every write submitted so far is settled.
+    /// Blocks until every write submitted so far is settled: the process is about to end. From
+    /// the first flush on, all later ones together wait for locks as long as one call may.
     fn flush(&self);
 
     /// Writes what is queued, lets running reads finish, rejects queued ones, and frees the

@@ -12,7 +12,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, JsValue, Status, sys};
 use slab::Slab;
 
-use crate::store::{Completion, Completions, OperationResult, Outcome, Ticket};
+use crate::store::{Completion, Completions, Operation, OperationResult, Outcome, Ticket};
 
 use super::driver::Handle;
 use super::error::CallError;
@@ -84,27 +84,37 @@ impl Bridge {
         Arc::clone(&self.inbox) as Arc<dyn Completions>
     }
 
-    /// Makes a promise and submits the call that settles it. `submit` says how the call ended,
-    /// or that a completion will.
+    /// Makes a promise of what `submit` gives at once, or of the completion that will come.
     pub fn promise<'env>(
         &self,
         env: &'env Env,
         handle: &Rc<Handle>,
-        submit: impl FnOnce(Ticket) -> Option<Result<OperationResult, CallError>>,
+        read_arguments: impl FnOnce() -> Result<Operation, CallError>,
+        submit: impl FnOnce(Ticket, Operation) -> Option<OperationResult>,
     ) -> napi::Result<Unknown<'env>> {
         let (deferred, promise) = create_promise(env)?;
-        let pending = Pending { deferred, _handle: Rc::clone(handle) };
-        let (ticket, was_idle) = {
-            let mut all = self.pending.borrow_mut();
-            (Ticket(all.insert(pending)), all.len() == 1)
-        };
-        match submit(ticket) {
-            Some(result) => {
-                let pending = self.pending.borrow_mut().remove(ticket.0);
-                self.settle(env, pending.deferred, result)?;
+        // A getter or a toJSON of an argument may call us again: no ticket is chosen before.
+        let operation = match read_arguments() {
+            Ok(operation) => operation,
+            Err(error) => {
+                self.settle(env, deferred, Err(error))?;
+                return Ok(promise);
             }
-            None if was_idle => self.keep_process_alive(env, true)?,
-            None => {}
+        };
+        let ticket = Ticket(self.pending.borrow().vacant_key());
+        match submit(ticket, operation) {
+            Some(result) => self.settle(env, deferred, result.map_err(CallError::from))?,
+            None => {
+                let pending = Pending { deferred, _handle: Rc::clone(handle) };
+                let outstanding = {
+                    let mut all = self.pending.borrow_mut();
+                    all.insert(pending);
+                    all.len()
+                };
+                if outstanding == 1 {
+                    self.keep_process_alive(env, true)?;
+                }
+            }
         }
         Ok(promise)
     }
@@ -114,7 +124,7 @@ impl Bridge {
         for Completion { ticket, result } in self.inbox.take() {
             let pending = self.pending.borrow_mut().try_remove(ticket.0);
             if let Some(pending) = pending {
-                self.settle(env, pending.deferred, Ok(result))?;
+                self.settle(env, pending.deferred, result.map_err(CallError::from))?;
             }
         }
         if self.pending.borrow().is_empty() {
@@ -127,12 +137,9 @@ impl Bridge {
         &self,
         env: &Env,
         deferred: sys::napi_deferred,
-        result: Result<OperationResult, CallError>,
+        result: Result<Outcome, CallError>,
     ) -> napi::Result<()> {
-        let value = result
-            .and_then(|result| result.map_err(CallError::from))
-            .and_then(|outcome| self.outcome_to_js(env, outcome));
-        match value {
+        match result.and_then(|outcome| self.outcome_to_js(env, outcome)) {
             Ok(value) => conclude(env, sys::napi_resolve_deferred, deferred, value),
             Err(error) => conclude(env, sys::napi_reject_deferred, deferred, error.into_js(env)?),
         }

@@ -48,6 +48,7 @@ struct Fields<'env> {
 /// if there is anything odd about it, the fields are read one by one, to name what is wrong.
 pub fn event(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionEvent, CallError> {
     if is_object(&value)?
+        && !has_to_json(value)?
         && let Ok(Some(text)) = json.stringify(env, value, || "event".to_owned())
         && text.len() <= MAX_JSON_BYTES
         && let Some(event) = event_text::read(&text)
@@ -57,13 +58,19 @@ pub fn event(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionEvent,
     event_by_field(env, json, value)
 }
 
+/// Whether an object says itself what its text is. The SDK's drivers ask the payload alone.
+fn has_to_json(object: Unknown<'_>) -> Result<bool, CallError> {
+    let object = Object::from_raw(object.value().env, object.raw());
+    Ok(property(&object, c"toJSON")?.get_type()? == ValueType::Function)
+}
+
 fn event_by_field(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionEvent, CallError> {
     let fields = Fields::of(env, json, value, "event")?;
     let sender = fields.identifier("sender", c"sender")?;
     if sender != "client" && sender != "agent" {
         return Err(CallError::expected("event.sender", "\"client\" or \"agent\""));
     }
-    Ok(SessionEvent {
+    let event = SessionEvent {
         id: fields.identifier("id", c"id")?,
         event_index: fields.integer("eventIndex", c"eventIndex")?,
         session_id: fields.identifier("sessionId", c"sessionId")?,
@@ -74,13 +81,15 @@ fn event_by_field(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionE
             .json("payload", c"payload")?
             .ok_or_else(|| CallError::expected("event.payload", "a JSON value"))?,
         extra: fields.unknown_fields(&EVENT_FIELDS)?,
-    })
+    };
+    check_size("event", [Some(&event.payload), event.extra.as_ref()])?;
+    Ok(event)
 }
 
 /// Reads a session, with the fields that we don't know by name.
 pub fn session(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionRecord, CallError> {
     let fields = Fields::of(env, json, value, "session")?;
-    Ok(SessionRecord {
+    let session = SessionRecord {
         id: fields.identifier("id", c"id")?,
         agent: fields.identifier("agent", c"agent")?,
         agent_session_id: fields.identifier("agentSessionId", c"agentSessionId")?,
@@ -93,7 +102,24 @@ pub fn session(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionReco
         // Here null is a value: the agent has no modes.
         modes: fields.json("modes", c"modes")?,
         extra: fields.unknown_fields(&SESSION_FIELDS)?,
-    })
+    };
+    let SessionRecord { session_init, config_options, modes, extra, .. } = &session;
+    let texts = [session_init, config_options, modes, extra];
+    check_size("session", texts.map(Option::as_ref))?;
+    Ok(session)
+}
+
+/// Refuses what would not fit into one JavaScript string with the rest of its row.
+fn check_size<const N: usize>(
+    what: &'static str,
+    texts: [Option<&JsonText>; N],
+) -> Result<(), StoreError> {
+    let bytes =
+        texts.into_iter().flatten().fold(0, |sum: usize, text| sum.saturating_add(text.len()));
+    if bytes > MAX_JSON_BYTES {
+        return Err(StoreError::TooLarge { what, bytes, max_bytes: MAX_JSON_BYTES });
+    }
+    Ok(())
 }
 
 /// Reads `{ cursor?, limit? }`, or nothing at all, as leniently as the SDK's drivers do.
@@ -168,18 +194,10 @@ impl<'env> Fields<'env> {
             return Ok(None);
         }
         let text = self.json.stringify(self.env, value, || self.full_name(field))?;
-        let Some(text) = text else {
-            return Err(CallError::expected(&self.full_name(field), "a JSON value"));
-        };
-        if text.len() > MAX_JSON_BYTES {
-            return Err(StoreError::TooLarge {
-                what: self.name,
-                bytes: text.len(),
-                max_bytes: MAX_JSON_BYTES,
-            }
-            .into());
+        match text {
+            Some(text) => Ok(Some(text)),
+            None => Err(CallError::expected(&self.full_name(field), "a JSON value")),
         }
-        Ok(Some(text))
     }
 
     fn optional_json(&self, field: &str, key: &CStr) -> Result<Option<JsonText>, CallError> {

@@ -20,7 +20,8 @@ pub struct Driver {
 }
 
 /// An open store, shared by the driver and its outstanding calls. When the last of them goes
-/// without a `close()`, as by garbage collection, a thread closes it; nothing waits for that.
+/// without a `close()`, as by garbage collection, a thread closes it; nothing waits for that,
+/// unless the system has no thread to give.
 pub struct Handle {
     store: Arc<dyn SessionStore>,
     is_closed: Cell<bool>,
@@ -32,10 +33,10 @@ impl Drop for Handle {
             return;
         }
         let store = Arc::clone(&self.store);
-        // Without a thread, the environment closes it when it ends.
-        let _ = std::thread::Builder::new()
-            .name("persist-close".to_owned())
-            .spawn(move || store.close());
+        let thread = std::thread::Builder::new().name("persist-close".to_owned());
+        if thread.spawn(move || store.close()).is_err() {
+            self.store.close();
+        }
     }
 }
 
@@ -126,15 +127,13 @@ impl Driver {
         read_arguments: impl FnOnce() -> Result<Operation, CallError>,
     ) -> napi::Result<Unknown<'env>> {
         let store = &self.handle.store;
-        self.environment.bridge.promise(env, &self.handle, |ticket| match read_arguments() {
-            Ok(operation) => {
-                let result = store.submit(ticket, operation);
-                if self.environment.is_exiting() {
-                    store.flush();
-                }
-                result.map(Ok)
+        let submit = |ticket, operation| {
+            let result = store.submit(ticket, operation);
+            if self.environment.is_exiting() {
+                store.flush();
             }
-            Err(error) => Some(Err(error)),
-        })
+            result
+        };
+        self.environment.bridge.promise(env, &self.handle, read_arguments, submit)
     }
 }

@@ -1,6 +1,6 @@
 //! The state of one JavaScript thread, and what happens when it ends.
 //!
-//! Every call made is stored, however the thread ends:
+//! Every call made is stored, unless a signal ends the process:
 //!
 //! | end | what runs |
 //! | --- | --- |

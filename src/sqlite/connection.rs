@@ -15,6 +15,8 @@ use super::schema::{self, Layout};
 
 /// How long opening may wait for somebody else's lock. It runs on JavaScript's thread.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A log that grew beyond this, as while others read it for long, is cut when it starts over.
+const MAX_IDLE_LOG_BYTES: i64 = 64 * 1024 * 1024;
 /// Between two tries of what SQLite's own busy handler doesn't cover.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// What better-sqlite3 uses; SQLite's own 2 MB make indexes of random ids thrash.
@@ -53,10 +55,8 @@ impl Location {
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = if self.is_immutable {
-            let path = self.path.to_string_lossy();
-            let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             Connection::open_with_flags(
-                format!("file:{path}?immutable=1"),
+                immutable_uri(&self.path),
                 OpenFlags::SQLITE_OPEN_READ_ONLY
                     | OpenFlags::SQLITE_OPEN_NO_MUTEX
                     | OpenFlags::SQLITE_OPEN_URI,
@@ -89,11 +89,44 @@ impl Location {
         Ok(connection)
     }
 
+    /// Tells this file from another that is later found under its name.
+    pub fn identity(&self) -> Option<FileIdentity> {
+        file_identity(&self.path)
+    }
+
     fn has_wal_file(&self) -> bool {
         let mut name = self.path.clone().into_os_string();
         name.push("-wal");
         Path::new(&name).exists()
     }
+}
+
+/// What stays of a file when its name is given to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+#[cfg(unix)]
+fn file_identity(path: &Path) -> Option<FileIdentity> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
+}
+
+/// Windows doesn't let go of an open file's name.
+#[cfg(not(unix))]
+fn file_identity(_path: &Path) -> Option<FileIdentity> {
+    Some(FileIdentity { device: 0, inode: 0 })
+}
+
+/// A file that SQLite is to take for one that nobody changes.
+fn immutable_uri(path: &Path) -> String {
+    let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let path = if cfg!(windows) { path.replace('\\', "/") } else { path };
+    let root = if path.starts_with('/') { "" } else { "/" };
+    format!("file://{root}{path}?immutable=1")
 }
 
 /// No trust in what a file's schema may contain, and no foreign keys: the contract has none.
@@ -102,6 +135,9 @@ fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    // On macOS a sync is none without these; elsewhere they mean nothing.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     Ok(())
 }
 
@@ -117,7 +153,7 @@ pub fn open_private(options: &SqliteOptions) -> Result<Database, StoreError> {
 
 /// Opens a file. Blocks for at most [`OPEN_TIMEOUT`] on somebody else's lock.
 pub fn open_file(options: &SqliteOptions) -> Result<Database, StoreError> {
-    let location = Location { path: plain_path(&options.filename), is_immutable: false };
+    let location = Location { path: absolute_path(&options.filename), is_immutable: false };
     let is_shared = filesystem::is_shared(&location.path);
     open_location(options, location, is_shared)
 }
@@ -210,8 +246,6 @@ fn choose_journal(
     deadline: Instant,
     options: &SqliteOptions,
 ) -> Result<Access, StoreError> {
-    connection.pragma_update(None, "fullfsync", true).map_err(failure::store_error)?;
-    connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(failure::store_error)?;
     let wanted = if is_shared { "DELETE" } else { "WAL" };
     let mode = retry_while_busy(connection, deadline, |connection| {
         // The switch fails at once, whatever the busy timeout, while others switch too.
@@ -239,6 +273,9 @@ fn choose_journal(
         (_, Durability::Full) => "EXTRA",
     };
     connection.pragma_update(None, "synchronous", synchronous).map_err(failure::store_error)?;
+    connection
+        .pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)
+        .map_err(failure::store_error)?;
     Ok(access)
 }
 
@@ -269,13 +306,10 @@ fn retry_while_busy<T>(
     }
 }
 
-/// A path that SQLite doesn't take for a URI, as better-sqlite3 doesn't.
-fn plain_path(filename: &str) -> PathBuf {
-    if filename.starts_with("file:") {
-        Path::new(".").join(filename)
-    } else {
-        PathBuf::from(filename)
-    }
+/// The path from the root: later connections must find the same file if the working folder has
+/// changed, and SQLite takes a name that begins with `file:` for a URI.
+fn absolute_path(filename: &str) -> PathBuf {
+    std::path::absolute(filename).unwrap_or_else(|_| PathBuf::from(filename))
 }
 
 /// SQLite couldn't make or use its `-wal` and `-shm` beside a file that it can read.
@@ -383,7 +417,13 @@ mod tests {
 
     #[test]
     fn a_name_that_looks_like_a_uri_is_a_path() {
-        assert_eq!(plain_path("file:a.db"), Path::new("./file:a.db"));
-        assert_eq!(plain_path("a.db"), Path::new("a.db"));
+        let path = absolute_path("file:a.db");
+        assert!(path.is_absolute() && path.ends_with("file:a.db"));
+    }
+
+    #[test]
+    fn a_path_survives_being_made_a_uri() {
+        assert_eq!(immutable_uri(Path::new("/a b/%?#.db")), "file:///a b/%25%3f%23.db?immutable=1");
+        assert_eq!(immutable_uri(Path::new("//a/b.db")), "file:////a/b.db?immutable=1");
     }
 }

@@ -6,7 +6,7 @@ use crate::error::StoreError;
 
 /// What failed, in our terms.
 pub fn store_error(error: rusqlite::Error) -> StoreError {
-    let Some(code) = error.sqlite_error().map(|failure| failure.extended_code) else {
+    let Some(code) = extended_code(&error) else {
         return match error {
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::InvalidColumnType(..)
@@ -19,6 +19,8 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
     let database_code = code_name(code);
     match code & PRIMARY_CODE_MASK {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => StoreError::Busy { database_code },
+        // The log's index couldn't get its room.
+        _ if code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full { database_code },
         ffi::SQLITE_FULL => StoreError::Full { database_code },
         ffi::SQLITE_READONLY => StoreError::ReadOnly { database_code },
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
@@ -38,12 +40,19 @@ pub fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// The error's code without its details.
 pub fn primary_code(error: &rusqlite::Error) -> Option<i32> {
-    error.sqlite_error().map(|failure| failure.extended_code & PRIMARY_CODE_MASK)
+    extended_code(error).map(|code| code & PRIMARY_CODE_MASK)
 }
 
 /// SQLite's name of the error, such as `SQLITE_FULL`.
 pub fn database_code(error: &rusqlite::Error) -> Option<&'static str> {
-    error.sqlite_error().map(|failure| code_name(failure.extended_code))
+    extended_code(error).map(code_name)
+}
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    match error {
+        rusqlite::Error::SqlInputError { error, .. } => Some(error.extended_code),
+        other => other.sqlite_error().map(|failure| failure.extended_code),
+    }
 }
 
 /// The low byte of an extended code is the primary one.

@@ -99,6 +99,8 @@ struct State {
     is_writer_parked: bool,
     parked_readers: usize,
     flushing: usize,
+    /// Once the process is ending: no write waits for a lock beyond this.
+    last_deadline: Option<Instant>,
     is_closing: bool,
 }
 
@@ -132,6 +134,7 @@ impl Queue {
         if state.is_closing {
             return Err(StoreError::Closed);
         }
+        let deadline = state.last_deadline.map_or(deadline, |last| last.min(deadline));
         let is_only_one = state.accepted == state.settled;
         if !is_only_one && state.queued_bytes.saturating_add(bytes) > self.max_queued_bytes {
             return Err(StoreError::Overloaded { max_queued_bytes: self.max_queued_bytes });
@@ -248,9 +251,11 @@ impl Queue {
         }
     }
 
-    /// Blocks until every write accepted so far is settled.
+    /// Blocks until every write accepted so far is settled. From the first flush on, locks are
+    /// waited for no longer than one write may wait.
     pub fn flush(&self) {
         let mut state = self.lock();
+        state.last_deadline.get_or_insert(Instant::now() + self.busy_timeout);
         let awaited = state.accepted;
         state.flushing += 1;
         while state.settled < awaited {
@@ -354,23 +359,23 @@ fn take_batch(writes: &mut VecDeque<Write>) -> Vec<Write> {
 }
 
 fn row_bytes(row: &Row) -> usize {
-    let strings = match row {
-        Row::Event(event) => [
-            event.id.len(),
-            event.session_id.len(),
-            event.connection_id.len(),
-            event.payload.len(),
-            event.extra.as_ref().map_or(0, String::len),
-        ],
-        Row::Session(session) => [
-            session.id.len(),
-            session.session_init.as_ref().map_or(0, String::len),
-            session.config_options.as_ref().map_or(0, String::len),
-            session.modes.as_ref().map_or(0, String::len),
-            session.extra.as_ref().map_or(0, String::len),
-        ],
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let strings: usize = match row {
+        Row::Event(event) => {
+            let SessionEvent { id, session_id, connection_id, sender, payload, extra, .. } = event;
+            [id, session_id, connection_id, sender, payload].map(String::len).iter().sum::<usize>()
+                + length(extra)
+        }
+        Row::Session(session) => {
+            let SessionRecord { id, agent, agent_session_id, last_connection_id, .. } = session;
+            let SessionRecord { sandbox_id, session_init, config_options, modes, extra, .. } =
+                session;
+            let texts = [sandbox_id, session_init, config_options, modes, extra];
+            [id, agent, agent_session_id, last_connection_id].map(String::len).iter().sum::<usize>()
+                + texts.map(length).iter().sum::<usize>()
+        }
     };
-    strings.into_iter().fold(mem::size_of::<Write>(), usize::saturating_add)
+    mem::size_of::<Write>() + strings
 }
 
 fn spin_until(is_ready: impl Fn() -> bool) {

@@ -98,6 +98,9 @@ struct Column {
     is_required: bool,
     is_nullable: bool,
     is_key: bool,
+    is_generated: bool,
+    /// An SQL expression.
+    default: Option<String>,
 }
 
 impl Layout {
@@ -136,6 +139,10 @@ impl Table {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    fn has_integer_ids(&self) -> bool {
+        self.column("id").is_some_and(|id| id.declared_type.to_ascii_uppercase().contains("INT"))
+    }
+
     fn has(&self, name: &str) -> bool {
         self.column(name).is_some()
     }
@@ -143,8 +150,7 @@ impl Table {
 
 /// The oldest layouts number events in an integer column, or leave the order to the time.
 fn needs_rebuild(events: &Table) -> bool {
-    let has_integer_ids =
-        events.column("id").is_some_and(|id| id.declared_type.to_ascii_uppercase().contains("INT"));
+    let has_integer_ids = events.has_integer_ids();
     let may_lack_an_index = events.column(EVENT_INDEX_COLUMN).is_none_or(|index| index.is_nullable);
     has_integer_ids || may_lack_an_index
 }
@@ -160,10 +166,11 @@ pub fn inspect(connection: &Connection, filename: &str) -> Result<Layout, StoreE
         .into_iter()
         .chain(NEWER_SESSION_COLUMNS.into_iter().map(|(name, _)| name))
         .collect();
-    if let Some(reason) = sessions
-        .as_ref()
-        .and_then(|table| why_foreign(table, &SESSION_COLUMNS, &known_session_columns))
-    {
+    let why_foreign_sessions = |table: &Table| {
+        why_foreign(table, &SESSION_COLUMNS, &known_session_columns)
+            .or_else(|| table.has_integer_ids().then(|| "its ids are integers".to_owned()))
+    };
+    if let Some(reason) = sessions.as_ref().and_then(why_foreign_sessions) {
         return Err(refuse("sessions", reason));
     }
     let known_event_columns: Vec<&str> =
@@ -187,19 +194,22 @@ fn unreadable(error: rusqlite::Error, filename: &str) -> StoreError {
 /// `None` where there is no such table; a view has columns too, but no key.
 fn find_table(connection: &Connection, table: &str) -> rusqlite::Result<Option<Table>> {
     let mut statement = connection.prepare(
-        "SELECT lower(name), type, \"notnull\", dflt_value IS NOT NULL, pk FROM pragma_table_info(?1)",
+        "SELECT lower(name), type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1)",
     )?;
     let columns = statement
         .query_map([table], |row| {
             let is_not_null: bool = row.get(2)?;
-            let has_default: bool = row.get(3)?;
+            let default: Option<String> = row.get(3)?;
             let key_position: i64 = row.get(4)?;
+            let hidden: i64 = row.get(5)?;
             Ok(Column {
                 name: row.get(0)?,
                 declared_type: row.get(1)?,
-                is_required: is_not_null && !has_default,
+                is_required: is_not_null && default.is_none() && hidden == 0,
                 is_nullable: !is_not_null,
                 is_key: key_position > 0,
+                is_generated: hidden != 0,
+                default,
             })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
@@ -247,6 +257,7 @@ pub fn upgrade(connection: &mut Connection, filename: &str) -> Result<Layout, St
         .map_err(failure::store_error)?;
     // Another process may have been faster.
     let layout = inspect(&transaction, filename)?;
+    refuse_generated_columns(&layout, filename)?;
     if !layout.is_current() {
         apply(&transaction, &layout).map_err(failure::store_error)?;
     }
@@ -254,6 +265,23 @@ pub fn upgrade(connection: &mut Connection, filename: &str) -> Result<Layout, St
     transaction.commit().map_err(failure::store_error)?;
     connection.pragma_update(None, "legacy_alter_table", false).map_err(failure::store_error)?;
     Ok(layout)
+}
+
+/// What is computed in an old table can't be carried over: SQLite doesn't tell how it is.
+fn refuse_generated_columns(layout: &Layout, filename: &str) -> Result<(), StoreError> {
+    let old_events = layout.events.as_ref().filter(|events| needs_rebuild(events));
+    let generated =
+        old_events.and_then(|events| events.columns.iter().find(|column| column.is_generated));
+    match generated {
+        Some(Column { name, .. }) => Err(StoreError::CannotOpen {
+            filename: filename.to_owned(),
+            reason: format!(
+                "its table \"events\" is of an old layout, and has a generated column \"{name}\" that an upgrade would lose; drop that column first"
+            ),
+            database_code: None,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn apply(connection: &Connection, layout: &Layout) -> rusqlite::Result<()> {
@@ -287,7 +315,7 @@ fn apply(connection: &Connection, layout: &Layout) -> rusqlite::Result<()> {
 
 /// Copies the events into a table of the current layout: ids become text, an event without an
 /// index gets its rank by time within the session. Columns, indexes and triggers that others
-/// added are kept.
+/// added are kept; not their CHECK constraints.
 fn rebuild_events(connection: &Connection, events: &Table) -> rusqlite::Result<()> {
     let dependents = dependents_of_events(connection)?;
     let others: Vec<&Column> = events
@@ -302,9 +330,8 @@ fn rebuild_events(connection: &Connection, events: &Table) -> rusqlite::Result<(
     let mut definitions = String::new();
     let mut copied = String::new();
     for column in others {
-        let name = quoted(&column.name);
-        definitions.push_str(&format!(",\n  {name} {}", column.declared_type));
-        copied.push_str(&format!(", {name}"));
+        definitions.push_str(&definition(column));
+        copied.push_str(&format!(", {}", quoted(&column.name)));
     }
     let index = if events.has(EVENT_INDEX_COLUMN) { "event_index" } else { "NULL" };
     let extra = if events.has(EXTRA_COLUMN) { EXTRA_COLUMN } else { "NULL" };
@@ -323,6 +350,22 @@ fn rebuild_events(connection: &Connection, events: &Table) -> rusqlite::Result<(
         connection.execute_batch(&sql)?;
     }
     Ok(())
+}
+
+/// A column that somebody added, as it goes into the rebuilt table.
+fn definition(column: &Column) -> String {
+    let mut definition = format!(",\n  {}", quoted(&column.name));
+    if !column.declared_type.is_empty() {
+        definition.push(' ');
+        definition.push_str(&quoted(&column.declared_type));
+    }
+    if !column.is_nullable {
+        definition.push_str(" NOT NULL");
+    }
+    if let Some(default) = &column.default {
+        definition.push_str(&format!(" DEFAULT ({default})"));
+    }
+    definition
 }
 
 /// The statements that made the indexes and triggers of `events`.

@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::store::{Completion, Completions, Outcome};
 
 use super::checkpointer::{self, Checkpointer};
-use super::connection::Location;
+use super::connection::{FileIdentity, Location};
 use super::failure;
 use super::queries;
 use super::queue::{Queue, Row, Work, Write};
@@ -39,6 +39,9 @@ pub struct Writer {
     readers: Arc<Readers>,
     completions: Arc<dyn Completions>,
     checkpointer: Checkpointer,
+    location: Location,
+    /// What the file was when it was opened.
+    identity: Option<FileIdentity>,
     /// The size of the log after the last commit; none without a log.
     wal_pages: Arc<AtomicU32>,
     last_wal_pages: u32,
@@ -67,7 +70,9 @@ impl Writer {
             queue,
             readers,
             completions,
-            checkpointer: Checkpointer::new(location),
+            checkpointer: Checkpointer::new(location.clone()),
+            identity: location.identity(),
+            location,
             wal_pages,
             last_wal_pages: 0,
             checkpoint_at_pages: CHECKPOINT_PAGES,
@@ -95,25 +100,35 @@ impl Writer {
         self.connection
     }
 
-    fn write(&mut self, batch: Vec<Write>) {
-        let results = catch_unwind(AssertUnwindSafe(|| commit_waiting(&self.connection, &batch)))
-            .unwrap_or_else(|_| {
-                let failed = Err(StoreError::Internal { reason: "the writer panicked" });
-                vec![failed; batch.len()]
-            });
-        let bytes = batch.iter().map(|write| write.bytes).sum();
-        if self.queue.settle(batch.len(), bytes) {
+    fn write(&mut self, mut batch: Vec<Write>) {
+        while !batch.is_empty() {
+            let results = catch_unwind(AssertUnwindSafe(|| self.commit_first(&batch)))
+                .unwrap_or_else(|_| {
+                    vec![Err(StoreError::Internal { reason: "the writer panicked" }); batch.len()]
+                });
+            let done: Vec<Write> = batch.drain(..results.len()).collect();
+            self.finish(&done, results);
+        }
+    }
+
+    /// The results of the batch's first writes; of none if a lock must be waited for.
+    fn commit_first(&self, batch: &[Write]) -> Vec<WriteResult> {
+        if self.location.identity() != self.identity {
+            return vec![Err(StoreError::Moved); batch.len()];
+        }
+        commit_first(&self.connection, batch)
+    }
+
+    fn finish(&self, writes: &[Write], results: Vec<WriteResult>) {
+        let bytes = writes.iter().map(|write| write.bytes).sum();
+        if self.queue.settle(writes.len(), bytes) {
             self.readers.add_one();
         }
-        let completions = batch
-            .iter()
-            .zip(results)
-            .map(|(write, result)| Completion {
-                ticket: write.ticket,
-                result: result.map(|()| Outcome::Stored),
-            })
-            .collect();
-        self.completions.deliver(completions);
+        let completion = |(write, result): (&Write, WriteResult)| Completion {
+            ticket: write.ticket,
+            result: result.map(|()| Outcome::Stored),
+        };
+        self.completions.deliver(writes.iter().zip(results).map(completion).collect());
     }
 
     /// Most of the log is moved by another thread while we go on writing. What we added
@@ -138,43 +153,28 @@ impl Writer {
 
 type WriteResult = Result<(), StoreError>;
 
-/// Commits a batch, waiting for somebody else's lock as long as each write may wait.
-fn commit_waiting(connection: &Connection, batch: &[Write]) -> Vec<WriteResult> {
-    let mut results: Vec<Option<WriteResult>> = batch.iter().map(|_| None).collect();
-    loop {
-        let open: Vec<usize> = (0..batch.len()).filter(|&at| results[at].is_none()).collect();
-        let Some(patience) = open.iter().map(|&at| batch[at].deadline).max() else { break };
-        let writes: Vec<&Write> = open.iter().map(|&at| &batch[at]).collect();
-        let soonest = writes.iter().map(|write| write.deadline).min().unwrap_or(patience);
-        match commit(connection, &writes, soonest) {
-            Ok(committed) => {
-                for (at, result) in open.into_iter().zip(committed) {
-                    results[at] = Some(result);
-                }
-            }
-            Err(error) if failure::is_busy(&error) => {
-                let now = Instant::now();
-                let error = failure::store_error(error);
-                for at in open.into_iter().filter(|&at| batch[at].deadline <= now) {
-                    results[at] = Some(Err(error.clone()));
-                }
+/// Commits a batch. While somebody else holds the lock, the writes that may wait no longer fail;
+/// they are the first, for deadlines follow the order of the calls.
+fn commit_first(connection: &Connection, batch: &[Write]) -> Vec<WriteResult> {
+    match commit(connection, batch) {
+        Ok(results) => results,
+        Err(error) if failure::is_busy(&error) => {
+            let now = Instant::now();
+            let expired = batch.iter().take_while(|write| write.deadline <= now).count();
+            if expired == 0 {
                 // SQLite waits by itself, but for locks that it takes for a deadlock.
                 std::thread::sleep(BUSY_PAUSE);
             }
-            // A reason that may lie in one of them: a disk too full for the largest, say.
-            Err(_) if writes.len() > 1 => {
-                for (at, write) in open.into_iter().zip(writes) {
-                    results[at] = Some(commit_alone(connection, write));
-                }
-            }
-            Err(error) => results[open[0]] = Some(Err(failure::store_error(error))),
+            vec![Err(failure::store_error(error)); expired]
         }
+        Err(error) if batch.len() == 1 => vec![Err(failure::store_error(error))],
+        // The reason may lie in one of them: a disk too full for the largest, say.
+        Err(_) => batch.iter().map(|write| commit_alone(connection, write)).collect(),
     }
-    results.into_iter().map(|result| result.expect("the loop ends when all are set")).collect()
 }
 
 fn commit_alone(connection: &Connection, write: &Write) -> WriteResult {
-    match commit(connection, &[write], write.deadline) {
+    match commit(connection, std::slice::from_ref(write)) {
         Ok(mut results) => results.remove(0),
         Err(error) => Err(failure::store_error(error)),
     }
@@ -182,13 +182,9 @@ fn commit_alone(connection: &Connection, write: &Write) -> WriteResult {
 
 /// One transaction. A write that the tables refuse has its own error and leaves no trace; the
 /// others are stored. An `Err` of the whole means that nothing is.
-fn commit(
-    connection: &Connection,
-    writes: &[&Write],
-    busy_until: Instant,
-) -> rusqlite::Result<Vec<WriteResult>> {
-    let patience = busy_until.saturating_duration_since(Instant::now());
-    connection.busy_timeout(patience)?;
+fn commit(connection: &Connection, writes: &[Write]) -> rusqlite::Result<Vec<WriteResult>> {
+    let soonest = writes.first().map_or_else(Instant::now, |write| write.deadline);
+    connection.busy_timeout(soonest.saturating_duration_since(Instant::now()))?;
     run_cached(connection, "BEGIN IMMEDIATE")?;
     let stored = store_each(connection, writes)
         .and_then(|results| run_cached(connection, "COMMIT").map(|()| results));
@@ -198,7 +194,7 @@ fn commit(
     stored
 }
 
-fn store_each(connection: &Connection, writes: &[&Write]) -> rusqlite::Result<Vec<WriteResult>> {
+fn store_each(connection: &Connection, writes: &[Write]) -> rusqlite::Result<Vec<WriteResult>> {
     let mut results = Vec::with_capacity(writes.len());
     for write in writes {
         match store(connection, &write.row) {
