@@ -23,7 +23,7 @@ test("a session is streamed, everything restarts, and it is resumed", async (t) 
       end: async () => (await sdk.dispose(), await server.stop(), persist.close()),
     };
   };
-  /** Asks, and waits for the chunk that begins so: the server may drop others when flooded. */
+  /** Asks, and waits for the chunk that begins so: others may be lost on the way under a flood. */
   const ask = async (session: any, text: string, last: string) => {
     const seen: string[] = [];
     const all = new Promise<void>((resolve) => {

@@ -131,7 +131,7 @@ async function sdk(
   const began = performance.now();
   await Promise.all(
     open.map(async (session) => {
-      // The server drops a chunk now and then when it is flooded; the last tells the end.
+      // A chunk is lost on the way now and then under a flood; the last tells the end.
       const all = new Promise<void>((resolve) => {
         session.onEvent(({ payload }) => {
           const update = (payload as any).params?.update;
