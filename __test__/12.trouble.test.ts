@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, chownSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver } from "../index.js";
 import { allEvents, event, file, folder, open, rejection, session } from "./support/fixtures.ts";
@@ -121,24 +121,25 @@ test("a constructor opens a current file while others write it", async (t) => {
   await once(other, "exit");
 });
 
-test("a constructor that may not wait says that the file is busy", async (t) => {
+/** A database without our tables, which another process has locked for a while. */
+async function lockedDatabase(t: TestContext) {
   const filename = file(t);
   const made = new Database(filename);
   made.exec("CREATE TABLE other (x)");
   made.close();
   const other = start("hold-lock", [filename, "400"]);
   await once(other, "message");
+  return { filename, other };
+}
+
+test("a constructor that may not wait says that the file is busy", async (t) => {
+  const { filename, other } = await lockedDatabase(t);
   assert.throws(() => open(t, { filename, busyTimeoutMs: 10 }), { code: "ERR_PERSIST_BUSY" });
   await once(other, "exit");
 });
 
 test("a constructor waits for a busy file", async (t) => {
-  const filename = file(t);
-  const made = new Database(filename);
-  made.exec("CREATE TABLE other (x)");
-  made.close();
-  const other = start("hold-lock", [filename, "400"]);
-  await once(other, "message");
+  const { filename } = await lockedDatabase(t);
   await open(t, { filename }).insertEvent("s", event("s", 1));
 });
 

@@ -7,20 +7,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const READY_WITHIN_MS = 30_000;
-const PACKAGES = {
-  "linux-x64": "linux-x64",
-  "linux-arm64": "linux-arm64",
-  "darwin-x64": "darwin-x64",
-  "darwin-arm64": "darwin-arm64",
-  "win32-x64": "win32-x64",
-};
 
 function serverBinary() {
-  const platform = PACKAGES[`${process.platform}-${process.arch}`];
   const name = process.platform === "win32" ? "sandbox-agent.exe" : "sandbox-agent";
-  const require = createRequire(import.meta.url);
-  const { dirname } = { dirname: require.resolve("@sandbox-agent/cli/package.json") };
-  const path = createRequire(dirname).resolve(`@sandbox-agent/cli-${platform}/bin/${name}`);
+  const cli = createRequire(import.meta.url).resolve("@sandbox-agent/cli/package.json");
+  const platform = `${process.platform}-${process.arch}`;
+  const path = createRequire(cli).resolve(`@sandbox-agent/cli-${platform}/bin/${name}`);
   // npm leaves the run bit off where it runs no install scripts.
   chmodSync(path, 0o755);
   return path;

@@ -67,7 +67,7 @@ fn has_to_json(object: Unknown<'_>) -> Result<bool, CallError> {
 fn event_by_field(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionEvent, CallError> {
     let fields = Fields::of(env, json, value, "event")?;
     let sender = fields.identifier("sender", c"sender")?;
-    if sender != "client" && sender != "agent" {
+    if !is_sender(&sender) {
         return Err(CallError::expected("event.sender", "\"client\" or \"agent\""));
     }
     let event = SessionEvent {
@@ -107,6 +107,11 @@ pub fn session(env: &Env, json: &Json, value: Unknown<'_>) -> Result<SessionReco
     let texts = [session_init, config_options, modes, extra];
     check_size("session", texts.map(Option::as_ref))?;
     Ok(session)
+}
+
+/// Whether the SDK knows such a sender.
+pub fn is_sender(text: &str) -> bool {
+    text == "client" || text == "agent"
 }
 
 /// Refuses what would not fit into one JavaScript string with the rest of its row.
@@ -168,11 +173,7 @@ impl<'env> Fields<'env> {
     }
 
     fn optional_identifier(&self, field: &str, key: &CStr) -> Result<Option<String>, CallError> {
-        let value = property(&self.object, key)?;
-        if is_nullish(&value)? {
-            return Ok(None);
-        }
-        read_identifier(value, || self.full_name(field)).map(Some)
+        self.present(key)?.map(|value| read_identifier(value, || self.full_name(field))).transpose()
     }
 
     fn integer(&self, field: &str, key: &CStr) -> Result<i64, CallError> {
@@ -180,31 +181,32 @@ impl<'env> Fields<'env> {
     }
 
     fn optional_integer(&self, field: &str, key: &CStr) -> Result<Option<i64>, CallError> {
-        let value = property(&self.object, key)?;
-        if is_nullish(&value)? {
-            return Ok(None);
-        }
-        integer(value, || self.full_name(field)).map(Some)
+        self.present(key)?.map(|value| integer(value, || self.full_name(field))).transpose()
     }
 
-    /// `None` where the field is missing or is something that JSON has no text for.
+    /// `None` where the field is missing.
     fn json(&self, field: &str, key: &CStr) -> Result<Option<JsonText>, CallError> {
         let value = property(&self.object, key)?;
         if value.get_type()? == ValueType::Undefined {
             return Ok(None);
         }
-        let text = self.json.stringify(self.env, value, || self.full_name(field))?;
-        match text {
-            Some(text) => Ok(Some(text)),
-            None => Err(CallError::expected(&self.full_name(field), "a JSON value")),
-        }
+        self.json_text(value, field).map(Some)
     }
 
+    /// `None` for null too.
     fn optional_json(&self, field: &str, key: &CStr) -> Result<Option<JsonText>, CallError> {
-        if is_nullish(&property(&self.object, key)?)? {
-            return Ok(None);
-        }
-        self.json(field, key)
+        self.present(key)?.map(|value| self.json_text(value, field)).transpose()
+    }
+
+    fn json_text(&self, value: Unknown<'_>, field: &str) -> Result<JsonText, CallError> {
+        let text = self.json.stringify(self.env, value, || self.full_name(field))?;
+        text.ok_or_else(|| CallError::expected(&self.full_name(field), "a JSON value"))
+    }
+
+    /// The field, unless it is `undefined` or `null`.
+    fn present(&self, key: &CStr) -> Result<Option<Unknown<'env>>, CallError> {
+        let value = property(&self.object, key)?;
+        Ok((!is_nullish(&value)?).then_some(value))
     }
 
     /// An object text of the own fields that aren't `known`, as `JSON.stringify` would see them.

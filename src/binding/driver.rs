@@ -94,12 +94,8 @@ impl Driver {
     ) -> napi::Result<Unknown<'env>> {
         let json = &self.environment.json;
         self.call(env, || {
-            if convert::is_object(&first)? && convert::is_nullish(&second)? {
+            if convert::is_nullish(&second)? && !convert::is_string(&first)? {
                 return Ok(Operation::InsertEvent { event: convert::event(env, json, first)? });
-            }
-            let is_event_expected = convert::is_nullish(&second)? && !convert::is_string(&first)?;
-            if is_event_expected {
-                return Err(CallError::expected("event", "an object"));
             }
             let session_id = convert::identifier(first, "sessionId")?;
             let event = convert::event(env, json, second)?;

@@ -10,8 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::model::SessionEvent;
 
-/// 2^53 - 1, as in JavaScript.
-const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
+use super::convert;
 
 /// The event, if it is as it should be; else somebody slower must say what is wrong.
 pub fn read(text: &str) -> Option<SessionEvent> {
@@ -19,10 +18,7 @@ pub fn read(text: &str) -> Option<SessionEvent> {
     let event = json.deserialize_map(EventVisitor).ok()?;
     let identifiers = [&event.id, &event.session_id, &event.connection_id];
     let are_plain = identifiers.into_iter().all(|identifier| !identifier.contains('\0'));
-    let integers = [event.event_index, event.created_at];
-    let are_safe = integers.into_iter().all(|integer| integer.abs() <= MAX_SAFE_INTEGER);
-    let has_sender = event.sender == "client" || event.sender == "agent";
-    (are_plain && are_safe && has_sender).then_some(event)
+    (are_plain && convert::is_sender(&event.sender)).then_some(event)
 }
 
 struct EventVisitor;
@@ -41,9 +37,9 @@ impl<'text> Visitor<'text> for EventVisitor {
             known += 1;
             match name {
                 "id" => event.id = map.next_value()?,
-                "eventIndex" => event.event_index = map.next_value()?,
+                "eventIndex" => event.event_index = safe_integer(map.next_value()?)?,
                 "sessionId" => event.session_id = map.next_value()?,
-                "createdAt" => event.created_at = map.next_value()?,
+                "createdAt" => event.created_at = safe_integer(map.next_value()?)?,
                 "connectionId" => event.connection_id = map.next_value()?,
                 "sender" => event.sender = map.next_value()?,
                 "payload" => event.payload = map.next_value::<&RawValue>()?.get().to_owned(),
@@ -57,6 +53,10 @@ impl<'text> Visitor<'text> for EventVisitor {
         // The engine writes no name twice.
         if known == 7 { Ok(event) } else { Err(A::Error::custom("a field is missing")) }
     }
+}
+
+fn safe_integer<E: Error>(number: f64) -> Result<i64, E> {
+    convert::safe_integer(number).ok_or_else(|| E::custom("not a safe integer"))
 }
 
 /// Adds to an object text, and begins it where there is none.

@@ -1,7 +1,7 @@
 //! The engine's own `JSON.parse` and `JSON.stringify`: what they preserve, we preserve.
 //!
-//! Taken once for each environment, so that a page replaced later by the application's own
-//! doesn't change what is stored.
+//! Taken once for each environment: an application that replaces them later doesn't change what
+//! is stored.
 
 use napi::bindgen_prelude::{
     Array, FromNapiValue, Function, FunctionRef, JsObjectValue, Object, Unknown,

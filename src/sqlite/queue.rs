@@ -47,7 +47,14 @@ pub struct Write {
 pub enum Query {
     Session { id: String },
     Sessions { page: PageRequest },
-    Events { session_id: String, page: PageRequest },
+    Events(EventsQuery),
+}
+
+/// Which page of a session's events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsQuery {
+    pub session_id: String,
+    pub page: PageRequest,
 }
 
 /// A read on its way.
@@ -319,7 +326,7 @@ impl Marks {
         match query {
             Query::Session { id } => self.session.get(id).copied().unwrap_or_default(),
             Query::Sessions { .. } => self.any_session,
-            Query::Events { session_id, .. } => {
+            Query::Events(EventsQuery { session_id, .. }) => {
                 self.events_of.get(session_id).copied().unwrap_or_default()
             }
         }
@@ -413,7 +420,7 @@ mod tests {
     }
 
     fn events_of(session: &str) -> Read {
-        let query = Query::Events { session_id: session.to_owned(), page: page() };
+        let query = Query::Events(EventsQuery { session_id: session.to_owned(), page: page() });
         Read { ticket: Some(Ticket(100)), query }
     }
 

@@ -11,15 +11,10 @@ use rusqlite::Connection;
 
 use crate::model::{Page, PageRequest};
 
+use super::queue::EventsQuery;
+
 /// Larger pages aren't kept: the memory isn't worth the hop.
 const MAX_KEPT_BYTES: usize = 4 * 1024 * 1024;
-
-/// Which page: whose events, from where, and how many.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    pub session_id: String,
-    pub page: PageRequest,
-}
 
 /// At most one page, the last that was read ahead. May be used on any thread.
 #[derive(Debug, Default)]
@@ -29,7 +24,7 @@ pub struct ReadAhead {
 
 #[derive(Debug)]
 struct Kept {
-    key: Key,
+    query: EventsQuery,
     version: i64,
     page: Page,
 }
@@ -39,40 +34,34 @@ pub fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// The page after `page`, if the scan that asked for `page` is worth reading ahead for: one
-/// that has gone on from a page before.
-pub fn next_key(session_id: &str, asked: &PageRequest, page: &Page) -> Option<Key> {
-    let is_scan = asked.cursor.is_some();
+/// What the page after `page` is asked for with, if the scan that asked for `page` is worth
+/// reading ahead for: one that has gone on from a page before.
+pub fn next_query(asked: &EventsQuery, page: &Page) -> Option<EventsQuery> {
+    let is_scan = asked.page.cursor.is_some();
     let is_small = page.arrays.iter().map(String::len).sum::<usize>() <= MAX_KEPT_BYTES;
     let cursor = page.next_cursor.clone().filter(|_| is_scan && is_small)?;
-    let page = PageRequest { limit: asked.limit, cursor: Some(cursor) };
-    Some(Key { session_id: session_id.to_owned(), page })
+    let page = PageRequest { limit: asked.page.limit, cursor: Some(cursor) };
+    Some(EventsQuery { session_id: asked.session_id.clone(), page })
 }
 
 impl ReadAhead {
     /// Keeps a page that was read after the database was at `version`.
-    pub fn keep(&self, key: Key, version: i64, page: Page) {
-        *self.lock() = Some(Kept { key, version, page });
+    pub fn keep(&self, query: EventsQuery, version: i64, page: Page) {
+        *self.lock() = Some(Kept { query, version, page });
     }
 
     /// Whether this is the page that is kept.
-    pub fn has(&self, session_id: &str, page: &PageRequest) -> bool {
-        self.lock().as_ref().is_some_and(|kept| kept.key.is(session_id, page))
+    pub fn has(&self, query: &EventsQuery) -> bool {
+        self.lock().as_ref().is_some_and(|kept| kept.query == *query)
     }
 
     /// The page, if it is kept and the database is still at the version it was read at.
-    pub fn take(&self, session_id: &str, page: &PageRequest, version: i64) -> Option<Page> {
+    pub fn take(&self, query: &EventsQuery, version: i64) -> Option<Page> {
         let kept = self.lock().take()?;
-        (kept.version == version && kept.key.is(session_id, page)).then_some(kept.page)
+        (kept.version == version && kept.query == *query).then_some(kept.page)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Key {
-    fn is(&self, session_id: &str, page: &PageRequest) -> bool {
-        self.session_id == session_id && self.page == *page
     }
 }

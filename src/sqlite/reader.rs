@@ -9,14 +9,14 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::StoreError;
-use crate::model::{Page, PageRequest};
+use crate::model::Page;
 use crate::store::{Completion, Completions, OperationResult, Outcome, Ticket};
 
 use super::connection::Location;
 use super::failure;
 use super::queries::ReadStatements;
-use super::queue::{Query, Queue, Read};
-use super::read_ahead::{self, Key, ReadAhead};
+use super::queue::{EventsQuery, Query, Queue, Read};
+use super::read_ahead::{self, ReadAhead};
 
 /// So that one huge page doesn't hold up every small one.
 const MAX_READERS: usize = 2;
@@ -59,15 +59,14 @@ impl Readers {
 
     /// The page of a session's events that was read ahead, if it still is what a reader would
     /// find. Runs on JavaScript's thread.
-    pub fn take_ahead(&self, session_id: &str, asked: &PageRequest) -> Option<Page> {
-        if !self.ahead.has(session_id, asked) {
+    pub fn take_ahead(&self, asked: &EventsQuery) -> Option<Page> {
+        if !self.ahead.has(asked) {
             return None;
         }
-        let page = self.ahead.take(session_id, asked, self.version()?)?;
-        if let Some(Key { session_id, page }) = read_ahead::next_key(session_id, asked, &page) {
+        let page = self.ahead.take(asked, self.version()?)?;
+        if let Some(next) = read_ahead::next_query(asked, &page) {
             // Nobody waits for it: a closing store may refuse it.
-            let query = Query::Events { session_id, page };
-            let _ = self.queue.push_read(Read { ticket: None, query });
+            let _ = self.queue.push_read(Read { ticket: None, query: Query::Events(next) });
         }
         Some(page)
     }
@@ -131,21 +130,19 @@ impl Readers {
         let result = catch_unwind(AssertUnwindSafe(|| self.read(connection, &query)))
             .unwrap_or(Err(StoreError::Internal { reason: "a reader panicked" }));
         let next = match (&query, &result) {
-            (Query::Events { session_id, page: asked }, Ok(Outcome::Page(page))) => {
-                read_ahead::next_key(session_id, asked, page)
-            }
+            (Query::Events(asked), Ok(Outcome::Page(page))) => read_ahead::next_query(asked, page),
             _ => None,
         };
         self.completions.deliver(vec![Completion { ticket, result }]);
-        next.map(|Key { session_id, page }| Query::Events { session_id, page })
+        next.map(Query::Events)
     }
 
     fn read_ahead(&self, connection: &mut Option<Connection>, query: Query) {
         // First the version, then the page: what is committed between them spoils it.
         let Some(version) = self.version() else { return };
         let result = catch_unwind(AssertUnwindSafe(|| self.read(connection, &query)));
-        if let (Query::Events { session_id, page }, Ok(Ok(Outcome::Page(read)))) = (query, result) {
-            self.ahead.keep(Key { session_id, page }, version, read);
+        if let (Query::Events(asked), Ok(Ok(Outcome::Page(page)))) = (query, result) {
+            self.ahead.keep(asked, version, page);
         }
     }
 
@@ -176,7 +173,7 @@ pub fn answer(
     match query {
         Query::Session { id } => statements.get_session(connection, id).map(Outcome::Session),
         Query::Sessions { page } => statements.list_sessions(connection, page).map(Outcome::Page),
-        Query::Events { session_id, page } => {
+        Query::Events(EventsQuery { session_id, page }) => {
             statements.list_events(connection, session_id, page).map(Outcome::Page)
         }
     }

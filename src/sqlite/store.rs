@@ -15,7 +15,7 @@ use super::connection::{self, Access, Database};
 use super::failure;
 use super::options::SqliteOptions;
 use super::queries::ReadStatements;
-use super::queue::{Query, Queue, Read, Row};
+use super::queue::{EventsQuery, Query, Queue, Read, Row};
 use super::reader::{self, InlineReads, Readers};
 use super::writer::{self, Writer};
 
@@ -161,9 +161,7 @@ impl FileStore {
                 let session = self.statements.get_session(connection, id)?;
                 Ok(Some(Outcome::Session(session)))
             }
-            Query::Events { session_id, page } => {
-                Ok(self.readers.take_ahead(session_id, page).map(Outcome::Page))
-            }
+            Query::Events(asked) => Ok(self.readers.take_ahead(asked).map(Outcome::Page)),
             Query::Sessions { .. } => Ok(None),
         }
     }
@@ -209,7 +207,7 @@ impl From<Operation> for Call {
             Operation::GetSession { id } => Self::Read(Query::Session { id }),
             Operation::ListSessions { page } => Self::Read(Query::Sessions { page }),
             Operation::ListEvents { session_id, page } => {
-                Self::Read(Query::Events { session_id, page })
+                Self::Read(Query::Events(EventsQuery { session_id, page }))
             }
             Operation::UpdateSession { session } => Self::Write(Row::Session(session)),
             Operation::InsertEvent { event } => Self::Write(Row::Event(event)),
