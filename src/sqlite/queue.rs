@@ -197,7 +197,8 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if !state.writes.is_empty() {
-                let batch = take_batch(&mut state.writes);
+                let mut batch = Vec::with_capacity(state.writes.len().min(MAX_BATCH_WRITES));
+                fill_batch(&mut batch, &mut state.writes);
                 self.waiting_writes.store(state.writes.len(), Ordering::Relaxed);
                 return Work::Batch(batch);
             }
@@ -216,6 +217,16 @@ impl Queue {
                 return Work::Idle;
             }
         }
+    }
+
+    /// Adds to a batch what arrived since it was taken.
+    pub fn take_more(&self, batch: &mut Vec<Write>) {
+        if self.waiting_writes.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        fill_batch(batch, &mut state.writes);
+        self.waiting_writes.store(state.writes.len(), Ordering::Relaxed);
     }
 
     /// The oldest writes of a batch are done with, one way or another: what waited for them may
@@ -351,18 +362,20 @@ fn mark(marks: &mut HashMap<String, u64>, key: &str, number: u64) {
     }
 }
 
-fn take_batch(writes: &mut VecDeque<Write>) -> Vec<Write> {
-    let mut bytes = 0_usize;
+/// Moves what fits into the batch. A write that is larger than a batch may be goes alone.
+fn fill_batch(batch: &mut Vec<Write>, writes: &mut VecDeque<Write>) {
+    let room = MAX_BATCH_WRITES.saturating_sub(batch.len());
+    let mut bytes: usize = batch.iter().map(|write| write.bytes).sum();
     let count = writes
         .iter()
-        .take(MAX_BATCH_WRITES)
+        .take(room)
         .take_while(|write| {
             let is_first = bytes == 0;
             bytes = bytes.saturating_add(write.bytes);
             is_first || bytes <= MAX_BATCH_BYTES
         })
         .count();
-    writes.drain(..count).collect()
+    batch.extend(writes.drain(..count));
 }
 
 fn row_bytes(row: &Row) -> usize {
@@ -464,6 +477,19 @@ mod tests {
         for _ in 0..6 {
             assert_eq!(batch(&queue).len(), 1, "a large write goes alone");
         }
+    }
+
+    #[test]
+    fn what_arrives_before_the_commit_joins_the_batch_within_its_bounds() {
+        let queue = Queue::new(usize::MAX, Duration::ZERO);
+        queue.push_write(Ticket(0), event("s", 1)).unwrap();
+        let mut taken = batch(&queue);
+        queue.push_write(Ticket(1), event("s", 1)).unwrap();
+        queue.push_write(Ticket(2), event("s", MAX_BATCH_BYTES)).unwrap();
+        queue.take_more(&mut taken);
+        queue.take_more(&mut taken);
+        let tickets: Vec<_> = taken.iter().map(|write| write.ticket.0).collect();
+        assert_eq!(tickets, [0, 1]);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Writer {
 
     fn write(&mut self, mut batch: Vec<Write>) {
         while !batch.is_empty() {
-            let results = catch_unwind(AssertUnwindSafe(|| self.commit_first(&batch)))
+            let results = catch_unwind(AssertUnwindSafe(|| self.commit_first(&mut batch)))
                 .unwrap_or_else(|_| {
                     vec![Err(StoreError::Internal { reason: "the writer panicked" }); batch.len()]
                 });
@@ -112,11 +112,11 @@ impl Writer {
     }
 
     /// The results of the batch's first writes; of none if a lock must be waited for.
-    fn commit_first(&self, batch: &[Write]) -> Vec<WriteResult> {
+    fn commit_first(&self, batch: &mut Vec<Write>) -> Vec<WriteResult> {
         if self.location.identity() != self.identity {
             return vec![Err(StoreError::Moved); batch.len()];
         }
-        commit_first(&self.connection, batch)
+        commit_first(&self.connection, batch, |batch| self.queue.take_more(batch))
     }
 
     fn finish(&self, writes: &[Write], results: Vec<WriteResult>) {
@@ -155,8 +155,12 @@ type WriteResult = Result<(), StoreError>;
 
 /// Commits a batch. While somebody else holds the lock, the writes that may wait no longer fail;
 /// they are the first, for deadlines follow the order of the calls.
-fn commit_first(connection: &Connection, batch: &[Write]) -> Vec<WriteResult> {
-    match commit(connection, batch) {
+fn commit_first(
+    connection: &Connection,
+    batch: &mut Vec<Write>,
+    take_more: impl FnMut(&mut Vec<Write>),
+) -> Vec<WriteResult> {
+    match commit(connection, batch, take_more) {
         Ok(results) => results,
         Err(error) if failure::is_busy(&error) => {
             let now = Instant::now();
@@ -174,37 +178,52 @@ fn commit_first(connection: &Connection, batch: &[Write]) -> Vec<WriteResult> {
 }
 
 fn commit_alone(connection: &Connection, write: &Write) -> WriteResult {
-    match commit(connection, std::slice::from_ref(write)) {
-        Ok(mut results) => results.remove(0),
-        Err(error) => Err(failure::store_error(error)),
-    }
+    let stored = transaction(connection, write.deadline, || store_one(connection, write));
+    stored.unwrap_or_else(|error| Err(failure::store_error(error)))
 }
 
 /// One transaction. A write that the tables refuse has its own error and leaves no trace; the
-/// others are stored. An `Err` of the whole means that nothing is.
-fn commit(connection: &Connection, writes: &[Write]) -> rusqlite::Result<Vec<WriteResult>> {
-    let soonest = writes.first().map_or_else(Instant::now, |write| write.deadline);
-    connection.busy_timeout(soonest.saturating_duration_since(Instant::now()))?;
+/// others are stored. What arrives while the statements run joins in, as it costs no commit of
+/// its own then. An `Err` of the whole means that nothing is stored.
+fn commit(
+    connection: &Connection,
+    batch: &mut Vec<Write>,
+    mut take_more: impl FnMut(&mut Vec<Write>),
+) -> rusqlite::Result<Vec<WriteResult>> {
+    let soonest = batch.first().map_or_else(Instant::now, |write| write.deadline);
+    transaction(connection, soonest, || {
+        let mut results = Vec::with_capacity(batch.len());
+        while let Some(write) = batch.get(results.len()) {
+            results.push(store_one(connection, write)?);
+            if results.len() == batch.len() {
+                take_more(batch);
+            }
+        }
+        Ok(results)
+    })
+}
+
+/// Runs statements in a transaction that waits for a lock until the deadline.
+fn transaction<T>(
+    connection: &Connection,
+    deadline: Instant,
+    statements: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.busy_timeout(deadline.saturating_duration_since(Instant::now()))?;
     run_cached(connection, "BEGIN IMMEDIATE")?;
-    let stored = store_each(connection, writes)
-        .and_then(|results| run_cached(connection, "COMMIT").map(|()| results));
+    let stored = statements().and_then(|result| run_cached(connection, "COMMIT").map(|()| result));
     if stored.is_err() && !connection.is_autocommit() {
         run_cached(connection, "ROLLBACK")?;
     }
     stored
 }
 
-fn store_each(connection: &Connection, writes: &[Write]) -> rusqlite::Result<Vec<WriteResult>> {
-    let mut results = Vec::with_capacity(writes.len());
-    for write in writes {
-        match store(connection, &write.row) {
-            // Some errors end the whole transaction.
-            Err(error) if connection.is_autocommit() => return Err(error),
-            Err(error) => results.push(Err(failure::store_error(error))),
-            Ok(()) => results.push(Ok(())),
-        }
+/// An `Err` of the whole has ended the transaction, as some errors do.
+fn store_one(connection: &Connection, write: &Write) -> rusqlite::Result<WriteResult> {
+    match store(connection, &write.row) {
+        Err(error) if connection.is_autocommit() => Err(error),
+        result => Ok(result.map_err(failure::store_error)),
     }
-    Ok(results)
 }
 
 /// Stores one row, in the transaction that is open or else in its own.
