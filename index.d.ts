@@ -4,6 +4,8 @@ declare global {
   interface SymbolConstructor {
     /** Where the runtime has it: `using driver = …` calls this method at the end of the block. */
     readonly dispose: unique symbol;
+    /** Where the runtime has it: `await using driver = …` calls this method. */
+    readonly asyncDispose: unique symbol;
   }
 }
 
@@ -89,7 +91,9 @@ export type PersistErrorCode =
   | "ERR_PERSIST_NOT_A_DATABASE"
   | "ERR_PERSIST_OVERLOADED"
   | "ERR_PERSIST_READ_ONLY"
-  | "ERR_PERSIST_TOO_LARGE";
+  | "ERR_PERSIST_SCHEMA"
+  | "ERR_PERSIST_TOO_LARGE"
+  | "ERR_PERSIST_UNAVAILABLE";
 
 /**
  * What constructors throw and promises reject with: an `Error`, or a `TypeError` with
@@ -99,21 +103,24 @@ export interface PersistError extends Error {
   code: PersistErrorCode;
   /** SQLite's own name of the error, such as `SQLITE_FULL`. */
   sqliteCode?: string;
+  /** PostgreSQL's SQLSTATE, such as `53100`. */
+  sqlState?: string;
 }
 
 /**
  * What every driver has: `SessionPersistDriver` of the SDK, of versions 0.2 to 0.4.
  *
  * A read sees every write that was called before it on the same driver, awaited or not.
- * Fields that a newer SDK adds to a session or an event are stored and come back.
+ * Fields that a newer SDK adds to a session or an event are stored and come back; in PostgreSQL
+ * where the tables have a column `extra_json`, as those that this package makes.
  *
  * All methods reject with `ERR_PERSIST_CLOSED` after `close()`, and with a `TypeError`
  * (`ERR_PERSIST_INVALID_ARG`) that names a wrong argument; the driver goes on.
  */
 export interface SessionPersistMethods {
   /**
-   * The session with this id, or `undefined`. Answered at once, without a thread, unless an
-   * update of this session is still being written.
+   * The session with this id, or `undefined`. From SQLite answered at once, without a thread,
+   * unless an update of this session is still being written.
    *
    * Rejects with `ERR_PERSIST_CORRUPT` if its row can't be read.
    */
@@ -133,8 +140,10 @@ export interface SessionPersistMethods {
    * durable.
    *
    * Rejects with `ERR_PERSIST_OVERLOADED` if more than `maxQueuedBytes` wait to be written,
-   * with `ERR_PERSIST_FULL` on a full disk, with `ERR_PERSIST_BUSY` if the database stays
-   * locked by others for longer than `busyTimeoutMs`, and with `ERR_PERSIST_READ_ONLY`.
+   * with `ERR_PERSIST_FULL` on a full disk, with `ERR_PERSIST_BUSY` if a SQLite database stays
+   * locked by others for longer than `busyTimeoutMs`, with `ERR_PERSIST_UNAVAILABLE` if a
+   * PostgreSQL server can't be reached for longer than `retryTimeoutMs`, and with
+   * `ERR_PERSIST_READ_ONLY`.
    */
   updateSession(session: SessionRecord): Promise<void>;
 
@@ -191,12 +200,139 @@ export interface SQLiteSessionPersistDriver extends SessionPersistMethods {
 }
 
 /**
+ * How to connect, in node-postgres' names and with its meaning. A name that isn't one of these is
+ * refused.
+ */
+export interface PostgresPoolConfig {
+  /**
+   * As node-postgres 8 reads it, with libpq's lists of hosts and `target_session_attrs`:
+   * `postgres://user:password@first,second:5433/database?target_session_attrs=read-write`. Its
+   * fields win over the others here. What neither gives comes from `PGHOST`, `PGPORT`, `PGUSER`,
+   * `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE` and the other `PG*` variables.
+   */
+  connectionString?: string;
+  /** A name, an address, or the folder of a socket; several, separated by commas. Default: `localhost`. */
+  host?: string;
+  /** Default: 5432. */
+  port?: number;
+  /** Default: the system's name of the user. */
+  user?: string;
+  /** A function is called for each new connection, as for tokens that expire. */
+  password?: string | (() => string | Promise<string>);
+  /** Default: named as the user. */
+  database?: string;
+  /**
+   * `true`, or `{ rejectUnauthorized, ca, cert, key, servername }`. `ca` adds to the built-in
+   * authorities and those of `NODE_EXTRA_CA_CERTS`; `servername` must be the host. Default: plain
+   * text.
+   */
+  ssl?: boolean | object;
+  /** The most connections that the driver has at a time. Default: 10. */
+  max?: number;
+  /** How many connections are kept however long they are idle. Default: 0. */
+  min?: number;
+  /** After how many milliseconds an idle connection is closed; 0: never. Default: 10,000. */
+  idleTimeoutMillis?: number;
+  /** How many milliseconds one attempt to connect may take. Default: 10,000. */
+  connectionTimeoutMillis?: number;
+  /** How many seconds a connection may live; 0: no end. Default: 0. */
+  maxLifetimeSeconds?: number;
+  /** How often a connection may be used. Default: `Infinity`. */
+  maxUses?: number;
+  /** Without effect: an idle driver never keeps the process alive. */
+  allowExitOnIdle?: boolean;
+  application_name?: string;
+  fallback_application_name?: string;
+  /** Milliseconds that the server gives a statement. Default: the server's. */
+  statement_timeout?: false | number;
+  /** Milliseconds until an unanswered attempt is made anew. Default: 15,000. */
+  query_timeout?: number;
+  /** Milliseconds that the server gives a statement to wait for a lock. Default: the server's. */
+  lock_timeout?: number;
+  /** Default: the server's. */
+  idle_in_transaction_session_timeout?: number;
+  /** Whether connections that were idle for long are asked first whether they still live. They are in any case. */
+  keepAlive?: boolean;
+  /** How long is long, in milliseconds, with `keepAlive`. Default: 30,000. */
+  keepAliveInitialDelayMillis?: number;
+  /** Must be UTF-8, which is the default. */
+  client_encoding?: string;
+  /** The server's command line, such as `-c work_mem=64MB`. Not through a pooler: it refuses it. */
+  options?: string;
+}
+
+/** Options of `PostgresSessionPersistDriver`. A name that isn't one of these is refused. */
+export interface PostgresSessionPersistDriverOptions {
+  /** See `PostgresPoolConfig`; one in `poolConfig` wins. */
+  connectionString?: string;
+  /**
+   * A `Pool` of node-postgres. Its settings are read, once; its connections are not used, and it is
+   * never ended. `connectionString` and `poolConfig` are then ignored.
+   */
+  pool?: object;
+  /** How to connect. */
+  poolConfig?: PostgresPoolConfig;
+  /** Where the tables are: letters, digits and underscores, at most 63. Default: `"public"`. */
+  schema?: string;
+  /**
+   * Whether what the schema lacks is created by the first call. With `false` it rejects with
+   * `ERR_PERSIST_SCHEMA` and says what is missing; see `postgresSchemaSql`. Default: `true`.
+   */
+  migrate?: boolean;
+  /**
+   * Whether statements are prepared once for each connection. Only for connections that no pooler
+   * shares: behind PgBouncer in transaction mode, one client would run another's statement.
+   * Default: `false`.
+   */
+  preparedStatements?: boolean;
+  /**
+   * How long trouble that passes by itself is ridden out, such as a restart or a fail-over, in
+   * milliseconds; then calls reject with `ERR_PERSIST_UNAVAILABLE`. Default: 30,000.
+   */
+  retryTimeoutMs?: number;
+  /** As for SQLite. Default: 268,435,456 (256 MiB). */
+  maxQueuedBytes?: number;
+}
+
+export interface PostgresSessionPersistDriver extends SessionPersistMethods {
+  /** The same as `close()`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
  * Which binding artifact the generated loader actually loaded: `'native'` for
  * a native addon, otherwise the `platformArchABI` of the WASI flavor. Every
  * flavor napi-rs can build is listed, because `NAPI_RS_NATIVE_LIBRARY_PATH`
  * can point the loader at a WASI artifact this package does not build itself.
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
+
+/**
+ * Stores sessions in a PostgreSQL database: every write is committed when its promise resolves, and
+ * nothing blocks the event loop.
+ *
+ * Works through poolers such as PgBouncer, and rides out lost connections, restarts and fail-overs.
+ */
+export declare class PostgresSessionPersistDriver {
+  /**
+   * Connects to nothing yet: the first call does, and looks at the schema.
+   *
+   * @param options Default: what node-postgres would take from the environment.
+   * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong, misspelt, or can't be
+   * honoured.
+   */
+  constructor(options?: PostgresSessionPersistDriverOptions)
+  /**
+   * Writes what is queued, lets running reads finish, rejects queued reads with
+   * `ERR_PERSIST_CLOSED`, and closes the connections. Resolves when that is done; a database that
+   * can't be reached is waited for at most `retryTimeoutMs`. A pool that was passed in is left as
+   * it is. Calls after it reject with `ERR_PERSIST_CLOSED`; a second `close()` waits for the first.
+   *
+   * A driver needn't be closed, but await your calls: a process that ends gives un-awaited writes
+   * five seconds to reach the database.
+   */
+  close(): Promise<void>
+}
 
 /**
  * Stores sessions in a SQLite file: every write is durable when its promise resolves, and
@@ -227,3 +363,13 @@ export declare class SQLiteSessionPersistDriver {
    */
   close(): void
 }
+
+/**
+ * The SQL that makes the tables and indexes of `PostgresSessionPersistDriver` in a schema, and adds
+ * what SDK 0.2 and 0.3 didn't have. For those who run their own migrations, with `migrate: false`.
+ * Running it again changes nothing.
+ *
+ * @param schema Default: `"public"`.
+ * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: not a name that the driver takes.
+ */
+export declare function postgresSchemaSql(schema?: string): string

@@ -85,6 +85,22 @@ pub fn write_session(out: &mut String, row: &SessionRow<'_>) {
     out.push('}');
 }
 
+/// A session as the object the SDK expects.
+pub fn session_text(row: &SessionRow<'_>) -> JsonText {
+    let mut text = String::with_capacity(session_bytes(row));
+    write_session(&mut text, row);
+    text
+}
+
+/// About how many bytes [`write_session`] appends.
+pub fn session_bytes(session: &SessionRow<'_>) -> usize {
+    const NAMES_AND_STRINGS_BYTES: usize = 512;
+    [session.session_init, session.config_options, session.modes, session.extra]
+        .into_iter()
+        .flatten()
+        .fold(NAMES_AND_STRINGS_BYTES, |bytes, json| bytes.saturating_add(json.len()))
+}
+
 /// Appends an event as the object the SDK expects.
 pub fn write_event(out: &mut String, row: &EventRow<'_>) {
     out.push_str("{\"id\":");

@@ -8,8 +8,9 @@
 //! store     one trait: the operations of the SDK's contract; knows neither JS nor SQL
 //!    ↓
 //! sqlite    connections, schema, statements, the writer thread
+//! postgres  connections, schema, statements, rounds of writes
 //!
-//! model, cursor, json, error: pure, used by any layer
+//! model, cursor, json, layout, page, error: pure, used by any layer
 //! ```
 //!
 //! Threads: JavaScript's thread only ever queues work, and reads single rows by key.
@@ -20,6 +21,9 @@ mod binding;
 mod cursor;
 mod error;
 mod json;
+mod layout;
 mod model;
+mod page;
+mod postgres;
 mod sqlite;
 mod store;

@@ -6,16 +6,89 @@ use crate::model::{JsonText, Page, PageRequest, SessionEvent, SessionRecord};
 /// One call of the SDK.
 #[derive(Debug)]
 pub enum Operation {
+    /// Inserts a row or replaces the one with its id.
+    Write(Row),
+    /// Reads one session or part of a list.
+    Read(Query),
+}
+
+/// What a write stores.
+#[derive(Debug, Clone)]
+pub enum Row {
+    /// Goes into `sessions`.
+    Session(SessionRecord),
+    /// Goes into `events`.
+    Event(SessionEvent),
+}
+
+/// What a read wants.
+#[derive(Debug)]
+pub enum Query {
     /// The session with this id, if there is one.
-    GetSession { id: String },
+    Session { id: String },
     /// Sessions by `(created_at, id)`.
-    ListSessions { page: PageRequest },
-    /// Inserts a session or replaces the one with its id.
-    UpdateSession { session: SessionRecord },
+    Sessions { page: PageRequest },
     /// A session's events by `(event_index, id)`.
-    ListEvents { session_id: String, page: PageRequest },
-    /// Inserts an event or replaces the one with its id.
-    InsertEvent { event: SessionEvent },
+    Events(EventsQuery),
+}
+
+/// Which page of a session's events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsQuery {
+    /// The session.
+    pub session_id: String,
+    /// The page.
+    pub page: PageRequest,
+}
+
+impl Row {
+    /// Every text that it holds.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let texts: [Option<&String>; 9] = match self {
+            Self::Event(SessionEvent {
+                id,
+                session_id,
+                connection_id,
+                sender,
+                payload,
+                extra,
+                ..
+            }) => [
+                Some(id),
+                Some(session_id),
+                Some(connection_id),
+                Some(sender),
+                Some(payload),
+                extra.as_ref(),
+                None,
+                None,
+                None,
+            ],
+            Self::Session(session) => {
+                let SessionRecord { id, agent, agent_session_id, last_connection_id, .. } = session;
+                let SessionRecord {
+                    sandbox_id, session_init, config_options, modes, extra, ..
+                } = session;
+                [
+                    Some(id),
+                    Some(agent),
+                    Some(agent_session_id),
+                    Some(last_connection_id),
+                    sandbox_id.as_ref(),
+                    session_init.as_ref(),
+                    config_options.as_ref(),
+                    modes.as_ref(),
+                    extra.as_ref(),
+                ]
+            }
+        };
+        texts.into_iter().flatten().map(String::as_str)
+    }
+
+    /// About how much memory it takes while it waits.
+    pub fn bytes(&self) -> usize {
+        std::mem::size_of::<Self>() + self.texts().map(str::len).sum::<usize>()
+    }
 }
 
 /// What a successful call gave.
@@ -49,6 +122,10 @@ pub struct Completion {
 pub trait Completions: Send + Sync {
     /// Called once for a batch; every ticket arrives exactly once.
     fn deliver(&self, batch: Vec<Completion>);
+
+    /// Called when fields that this version doesn't know by name were not stored, for want of a
+    /// column. Warns the process once.
+    fn warn_of_dropped_fields(&self);
 }
 
 /// A store of sessions and events.

@@ -4,9 +4,19 @@
  */
 import Database from "better-sqlite3";
 import type { ListPage, ListPageRequest, SessionEvent, SessionRecord } from "../../index.js";
-
-type EventsRequest = ListPageRequest & { sessionId: string };
-type Row = Record<string, any>;
+import {
+  eventOf,
+  eventParameters,
+  limitOf,
+  offsetOf,
+  sessionParameters,
+  toEvent,
+  toSession,
+  upsertEvent,
+  upsertSession,
+  type EventsRequest,
+  type Row,
+} from "./typescript-rows.ts";
 
 const SCHEMA = `
 CREATE TABLE IF NOT EXISTS sessions (
@@ -33,73 +43,8 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS idx_events_session_order ON events(session_id, event_index, id);
 `;
 
-const UPSERT_SESSION = `INSERT INTO sessions
-  (id, agent, agent_session_id, last_connection_id, created_at, destroyed_at, sandbox_id,
-   session_init_json, config_options_json, modes_json)
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-  ON CONFLICT(id) DO UPDATE SET agent = excluded.agent,
-   agent_session_id = excluded.agent_session_id, last_connection_id = excluded.last_connection_id,
-   created_at = excluded.created_at, destroyed_at = excluded.destroyed_at,
-   sandbox_id = excluded.sandbox_id, session_init_json = excluded.session_init_json,
-   config_options_json = excluded.config_options_json, modes_json = excluded.modes_json`;
-
-const UPSERT_EVENT = `INSERT INTO events
-  (id, event_index, session_id, created_at, connection_id, sender, payload_json)
-  VALUES (?, ?, ?, ?, ?, ?, ?)
-  ON CONFLICT(id) DO UPDATE SET event_index = excluded.event_index,
-   session_id = excluded.session_id, created_at = excluded.created_at,
-   connection_id = excluded.connection_id, sender = excluded.sender,
-   payload_json = excluded.payload_json`;
-
-const offsetOf = (cursor?: string) => {
-  const offset = Number.parseInt(cursor ?? "", 10);
-  return offset > 0 ? Math.min(offset, Number.MAX_SAFE_INTEGER) : 0;
-};
-const limitOf = (limit?: number) =>
-  Number.isFinite(limit) && limit! >= 1 ? Math.floor(limit!) : 100;
-
-const sessionParameters = (session: SessionRecord) => [
-  session.id,
-  session.agent,
-  session.agentSessionId,
-  session.lastConnectionId,
-  session.createdAt,
-  session.destroyedAt ?? null,
-  session.sandboxId ?? null,
-  session.sessionInit ? JSON.stringify(session.sessionInit) : null,
-  session.configOptions ? JSON.stringify(session.configOptions) : null,
-  session.modes !== undefined ? JSON.stringify(session.modes) : null,
-];
-const eventParameters = (event: SessionEvent) => [
-  event.id,
-  event.eventIndex,
-  event.sessionId,
-  event.createdAt,
-  event.connectionId,
-  event.sender,
-  JSON.stringify(event.payload),
-];
-const toSession = (row: Row): SessionRecord => ({
-  id: row.id,
-  agent: row.agent,
-  agentSessionId: row.agent_session_id,
-  lastConnectionId: row.last_connection_id,
-  createdAt: row.created_at,
-  destroyedAt: row.destroyed_at ?? undefined,
-  sandboxId: row.sandbox_id ?? undefined,
-  sessionInit: row.session_init_json ? JSON.parse(row.session_init_json) : undefined,
-  configOptions: row.config_options_json ? JSON.parse(row.config_options_json) : undefined,
-  modes: row.modes_json ? JSON.parse(row.modes_json) : undefined,
-});
-const toEvent = (row: Row): SessionEvent => ({
-  id: String(row.id),
-  eventIndex: row.event_index,
-  sessionId: row.session_id,
-  createdAt: row.created_at,
-  connectionId: row.connection_id,
-  sender: row.sender,
-  payload: JSON.parse(row.payload_json),
-});
+const UPSERT_SESSION = upsertSession("sessions", () => "?");
+const UPSERT_EVENT = upsertEvent("events", () => "?");
 
 /** Statements prepared a call, a rollback journal, OFFSET and COUNT(*) for every page. */
 export class TypeScriptSQLiteDriver {
@@ -120,8 +65,7 @@ export class TypeScriptSQLiteDriver {
   }
 
   async insertEvent(...args: [string, SessionEvent] | [SessionEvent]): Promise<void> {
-    const event = args.length === 1 ? args[0] : args[1];
-    this.#db.prepare(UPSERT_EVENT).run(...eventParameters(event));
+    this.#db.prepare(UPSERT_EVENT).run(...eventParameters(eventOf(args)));
   }
 
   async listSessions(request: ListPageRequest = {}): Promise<ListPage<SessionRecord>> {
@@ -191,8 +135,7 @@ export class TunedSQLiteDriver {
   }
 
   async insertEvent(...args: [string, SessionEvent] | [SessionEvent]): Promise<void> {
-    const event = args.length === 1 ? args[0] : args[1];
-    this.#insert.run(...eventParameters(event));
+    this.#insert.run(...eventParameters(eventOf(args)));
   }
 
   async listSessions(): Promise<ListPage<SessionRecord>> {

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use napi::bindgen_prelude::{FunctionCallContext, Unknown};
@@ -12,11 +13,12 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, JsValue, Status, sys};
 use slab::Slab;
 
-use crate::store::{Completion, Completions, Operation, OperationResult, Outcome, Ticket};
+use crate::store::{Completion, Completions, OperationResult, Outcome, Ticket};
 
 use super::driver::Handle;
 use super::error::CallError;
 use super::json::Json;
+use super::warning;
 
 /// Calls back into JavaScript's thread; unreferenced, so an idle driver ends with its process.
 type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
@@ -37,6 +39,7 @@ struct Pending {
 /// Where completions arrive, on any thread.
 pub struct Inbox {
     arrived: Mutex<Vec<Completion>>,
+    has_dropped_fields: AtomicBool,
     wake: OnceLock<Wake>,
 }
 
@@ -53,6 +56,11 @@ impl Completions for Inbox {
             wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
+
+    fn warn_of_dropped_fields(&self) {
+        // The completions that are to follow wake JavaScript.
+        self.has_dropped_fields.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Inbox {
@@ -63,7 +71,11 @@ impl Inbox {
 
 impl Bridge {
     pub fn new(env: &Env, json: Rc<Json>) -> napi::Result<Rc<Self>> {
-        let inbox = Arc::new(Inbox { arrived: Mutex::default(), wake: OnceLock::new() });
+        let inbox = Arc::new(Inbox {
+            arrived: Mutex::default(),
+            has_dropped_fields: AtomicBool::new(false),
+            wake: OnceLock::new(),
+        });
         let bridge = Rc::new(Self { json, inbox, pending: RefCell::default() });
         let weak: Weak<Self> = Rc::downgrade(&bridge);
         let settle = env.create_function_from_closure::<(), (), _>(
@@ -85,24 +97,24 @@ impl Bridge {
     }
 
     /// Makes a promise of what `submit` gives at once, or of the completion that will come.
-    pub fn promise<'env>(
+    pub fn promise<'env, T>(
         &self,
         env: &'env Env,
         handle: &Rc<Handle>,
-        read_arguments: impl FnOnce() -> Result<Operation, CallError>,
-        submit: impl FnOnce(Ticket, Operation) -> Option<OperationResult>,
+        read_arguments: impl FnOnce() -> Result<T, CallError>,
+        submit: impl FnOnce(Ticket, T) -> Option<OperationResult>,
     ) -> napi::Result<Unknown<'env>> {
         let (deferred, promise) = create_promise(env)?;
         // A getter or a toJSON of an argument may call us again: no ticket is chosen before.
-        let operation = match read_arguments() {
-            Ok(operation) => operation,
+        let arguments = match read_arguments() {
+            Ok(arguments) => arguments,
             Err(error) => {
                 self.settle(env, deferred, Err(error))?;
                 return Ok(promise);
             }
         };
         let ticket = Ticket(self.pending.borrow().vacant_key());
-        match submit(ticket, operation) {
+        match submit(ticket, arguments) {
             Some(result) => self.settle(env, deferred, result.map_err(CallError::from))?,
             None => {
                 let pending = Pending { deferred, _handle: Rc::clone(handle) };
@@ -121,6 +133,9 @@ impl Bridge {
 
     /// Settles the promises of all completions that arrived.
     pub fn settle_arrived(&self, env: &Env) -> napi::Result<()> {
+        if self.inbox.has_dropped_fields.swap(false, Ordering::Relaxed) {
+            warning::of_dropped_fields(env)?;
+        }
         for Completion { ticket, result } in self.inbox.take() {
             let pending = self.pending.borrow_mut().try_remove(ticket.0);
             if let Some(pending) = pending {

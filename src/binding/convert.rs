@@ -2,12 +2,13 @@
 
 use std::ffi::CStr;
 
-use napi::bindgen_prelude::{FromNapiValue, JsObjectValue, Object, Unknown};
+use napi::bindgen_prelude::{FromNapiValue, JsObjectValue, Object, Uint8Array, Unknown};
 use napi::{Env, JsValue, KeyCollectionMode, KeyConversion, KeyFilter, ValueType, sys};
 
 use crate::cursor;
 use crate::error::StoreError;
 use crate::model::{JsonText, PageRequest, SessionEvent, SessionRecord};
+use crate::store::EventsQuery;
 
 use super::error::CallError;
 use super::event_text;
@@ -148,10 +149,10 @@ pub fn page_request(request: Unknown<'_>) -> Result<PageRequest, CallError> {
 }
 
 /// Reads `{ sessionId, cursor?, limit? }`.
-pub fn events_request(request: Unknown<'_>) -> Result<(String, PageRequest), CallError> {
+pub fn events_request(request: Unknown<'_>) -> Result<EventsQuery, CallError> {
     let fields = object(request, "request")?;
     let session_id = identifier(property(&fields, c"sessionId")?, "request.sessionId")?;
-    Ok((session_id, page_request(request)?))
+    Ok(EventsQuery { session_id, page: page_request(request)? })
 }
 
 impl<'env> Fields<'env> {
@@ -258,6 +259,12 @@ pub fn own_names<'env>(
     }))
 }
 
+/// The elements of a value known to be an array.
+pub fn elements<'env>(array: &Unknown<'env>) -> napi::Result<Vec<Unknown<'env>>> {
+    let array = Object::from_raw(array.value().env, array.raw());
+    (0..array.get_array_length()?).map(|index| array.get_element(index)).collect()
+}
+
 /// Whether it is `undefined` or `null`.
 pub fn is_nullish(value: &Unknown<'_>) -> napi::Result<bool> {
     Ok(matches!(value.get_type()?, ValueType::Undefined | ValueType::Null))
@@ -328,6 +335,16 @@ pub fn safe_integer(number: f64) -> Option<i64> {
 /// A value known to be a number.
 pub fn read_number(value: &Unknown<'_>) -> napi::Result<f64> {
     convert_to(value)
+}
+
+/// A value known to be a boolean.
+pub fn read_boolean(value: &Unknown<'_>) -> napi::Result<bool> {
+    convert_to(value)
+}
+
+/// A value known to be a `Uint8Array`, as Node's buffers are.
+pub fn read_bytes(value: &Unknown<'_>) -> napi::Result<Vec<u8>> {
+    Ok(convert_to::<Uint8Array>(value)?.to_vec())
 }
 
 #[expect(unsafe_code, reason = "napi's conversion of a value to a type is unsafe")]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use napi::Env;
 use napi::bindgen_prelude::Unknown;
 
-use crate::store::{Operation, SessionStore};
+use crate::error::StoreError;
+use crate::store::{Completion, Operation, Outcome, Query, Row, SessionStore};
 
 use super::convert;
 use super::environment::Environment;
@@ -52,7 +53,9 @@ impl Driver {
         env: &'env Env,
         id: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
-        self.call(env, || Ok(Operation::GetSession { id: convert::identifier(id, "id")? }))
+        self.call(env, || {
+            Ok(Operation::Read(Query::Session { id: convert::identifier(id, "id")? }))
+        })
     }
 
     pub fn list_sessions<'env>(
@@ -60,7 +63,9 @@ impl Driver {
         env: &'env Env,
         request: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
-        self.call(env, || Ok(Operation::ListSessions { page: convert::page_request(request)? }))
+        self.call(env, || {
+            Ok(Operation::Read(Query::Sessions { page: convert::page_request(request)? }))
+        })
     }
 
     pub fn update_session<'env>(
@@ -69,9 +74,7 @@ impl Driver {
         session: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let json = &self.environment.json;
-        self.call(env, || {
-            Ok(Operation::UpdateSession { session: convert::session(env, json, session)? })
-        })
+        self.call(env, || Ok(Operation::Write(Row::Session(convert::session(env, json, session)?))))
     }
 
     pub fn list_events<'env>(
@@ -79,10 +82,7 @@ impl Driver {
         env: &'env Env,
         request: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
-        self.call(env, || {
-            let (session_id, page) = convert::events_request(request)?;
-            Ok(Operation::ListEvents { session_id, page })
-        })
+        self.call(env, || Ok(Operation::Read(Query::Events(convert::events_request(request)?))))
     }
 
     /// `(event)`, as SDK 0.2 and 0.3 call it, or `(sessionId, event)`, as 0.4 does.
@@ -95,7 +95,7 @@ impl Driver {
         let json = &self.environment.json;
         self.call(env, || {
             if convert::is_nullish(&second)? && !convert::is_string(&first)? {
-                return Ok(Operation::InsertEvent { event: convert::event(env, json, first)? });
+                return Ok(Operation::Write(Row::Event(convert::event(env, json, first)?)));
             }
             let session_id = convert::identifier(first, "sessionId")?;
             let event = convert::event(env, json, second)?;
@@ -105,7 +105,7 @@ impl Driver {
                     "the sessionId it is stored for",
                 ));
             }
-            Ok(Operation::InsertEvent { event })
+            Ok(Operation::Write(Row::Event(event)))
         })
     }
 
@@ -117,6 +117,24 @@ impl Driver {
         self.environment.bridge.settle_arrived(env)
     }
 
+    /// As [`Self::close`], but on a thread: for a database that may be far away.
+    pub fn close_later<'env>(&self, env: &'env Env) -> napi::Result<Unknown<'env>> {
+        self.handle.is_closed.set(true);
+        let completions = self.environment.bridge.completions();
+        let store = Arc::clone(&self.handle.store);
+        let close = move |ticket, ()| {
+            let thread = std::thread::Builder::new().name("persist-close".to_owned());
+            let closing = thread.spawn(move || {
+                store.close();
+                let result = Ok(Outcome::Stored);
+                completions.deliver(vec![Completion { ticket, result }]);
+            });
+            let refused = StoreError::Internal { reason: "the system refused a thread" };
+            closing.err().map(|_| Err(refused))
+        };
+        self.environment.bridge.promise(env, &self.handle, || Ok(()), close)
+    }
+
     fn call<'env>(
         &self,
         env: &'env Env,
@@ -124,6 +142,9 @@ impl Driver {
     ) -> napi::Result<Unknown<'env>> {
         let store = &self.handle.store;
         let submit = |ticket, operation| {
+            if self.handle.is_closed.get() {
+                return Some(Err(StoreError::Closed));
+            }
             let result = store.submit(ticket, operation);
             if self.environment.is_exiting() {
                 store.flush();

@@ -76,6 +76,8 @@ impl Environment {
 
     fn close_all(&self) {
         for store in self.stores.take() {
+            // First without waiting for long for what is far away.
+            store.flush();
             store.close();
         }
     }

@@ -4,7 +4,7 @@
 use napi::bindgen_prelude::{JsObjectValue, Object, Unknown};
 use napi::{Env, JsValue, sys};
 
-use crate::error::StoreError;
+use crate::error::{DatabaseCode, StoreError};
 
 /// The `code` of every `TypeError`.
 const INVALID_ARGUMENT: &str = "ERR_PERSIST_INVALID_ARG";
@@ -67,7 +67,7 @@ fn create<'env>(
     is_type_error: bool,
     code: &str,
     message: &str,
-    database_code: Option<&str>,
+    database_code: Option<&DatabaseCode>,
 ) -> napi::Result<Unknown<'env>> {
     let code = env.create_string(code)?;
     let message = env.create_string(message)?;
@@ -78,7 +78,11 @@ fn create<'env>(
     napi::check_status!(status)?;
     let mut error = Object::from_raw(env.raw(), error);
     if let Some(database_code) = database_code {
-        error.set_named_property("sqliteCode", database_code)?;
+        let name = match database_code {
+            DatabaseCode::Sqlite(_) => "sqliteCode",
+            DatabaseCode::Sqlstate(_) => "sqlState",
+        };
+        error.set_named_property(name, database_code.as_str())?;
     }
     Ok(error.to_unknown())
 }

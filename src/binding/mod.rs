@@ -3,13 +3,18 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `sqlite` | the class `SQLiteSessionPersistDriver` |
+//! | `postgres` | the class `PostgresSessionPersistDriver` |
 //! | `driver` | what every driver class does with a call |
+//! | `dispose` | `using` |
 //! | `environment` | the state of one JavaScript thread: its drivers, and their end with it |
 //! | `bridge` | promises: made on JavaScript's thread, settled there, woken once a batch |
 //! | `json` | the engine's own `JSON.parse` and `JSON.stringify` |
 //! | `convert` | JavaScript's values as ours and back |
 //! | `event_text` | an event out of the engine's text of it |
-//! | `options` | constructors' options |
+//! | `options` | constructors' options, and SQLite's |
+//! | `postgres_options` | PostgreSQL's, in node-postgres' names |
+//! | `password` | passwords from a function of the user's |
+//! | `warning` | warnings of the process |
 //! | `error` | errors as JavaScript sees them |
 //!
 //! Everything here runs on the JavaScript thread of its environment, except what says
@@ -17,10 +22,15 @@
 
 mod bridge;
 mod convert;
+mod dispose;
 mod driver;
 mod environment;
 mod error;
 mod event_text;
 mod json;
 mod options;
+mod password;
+mod postgres;
+mod postgres_options;
 mod sqlite;
+mod warning;

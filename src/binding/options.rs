@@ -3,8 +3,8 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use napi::ValueType;
 use napi::bindgen_prelude::{Object, Unknown};
+use napi::{Env, ValueType};
 
 use crate::sqlite::{Durability, SqliteOptions};
 
@@ -22,7 +22,7 @@ pub fn sqlite(options: Unknown<'_>) -> Result<SqliteOptions, CallError> {
     if options.get_type()? == ValueType::Undefined {
         return Ok(result);
     }
-    let options = Options::of(options, &SQLITE_OPTIONS)?;
+    let options = Options::of(options, "options")?.only(&SQLITE_OPTIONS)?;
     if let Some(filename) = options.get("filename")? {
         result.filename = convert::identifier(filename, "options.filename")?;
     }
@@ -42,35 +42,59 @@ pub fn sqlite(options: Unknown<'_>) -> Result<SqliteOptions, CallError> {
     Ok(result)
 }
 
-struct Options<'env> {
+/// An object of options, for reading one after the other.
+pub struct Options<'env> {
     object: Object<'env>,
+    /// What errors call it.
+    name: String,
 }
 
 impl<'env> Options<'env> {
+    /// An object without any.
+    pub fn empty(env: &'env Env, name: &str) -> Result<Self, CallError> {
+        Ok(Self { object: Object::new(env)?, name: name.to_owned() })
+    }
+
+    pub fn of(options: Unknown<'env>, name: &str) -> Result<Self, CallError> {
+        Ok(Self { object: convert::object(options, name)?, name: name.to_owned() })
+    }
+
     /// Refuses a name that isn't `known`: it is misspelt, and would be ignored.
-    fn of(options: Unknown<'env>, known: &[&str]) -> Result<Self, CallError> {
-        let object = convert::object(options, "options")?;
-        for name in convert::own_names(&object)? {
+    pub fn only(self, known: &[&str]) -> Result<Self, CallError> {
+        for name in convert::own_names(&self.object)? {
             let (_, name) = name?;
             if !known.contains(&name.as_str()) {
+                let name = self.full_name(&name);
                 let known = known.join(", ");
                 return Err(CallError::InvalidArgument(format!(
-                    "options.{name} is not an option; the options are {known}"
+                    "{name} is not an option; the options are {known}"
                 )));
             }
         }
-        Ok(Self { object })
+        Ok(self)
+    }
+
+    /// What errors call the option.
+    pub fn full_name(&self, name: &str) -> String {
+        format!("{}.{name}", self.name)
     }
 
     /// `None` where it is missing or undefined.
-    fn get(&self, name: &str) -> Result<Option<Unknown<'env>>, CallError> {
+    pub fn get(&self, name: &str) -> Result<Option<Unknown<'env>>, CallError> {
         let key = CString::new(name).expect("names of options have no NUL");
         let value = convert::property(&self.object, &key)?;
         Ok((value.get_type()? != ValueType::Undefined).then_some(value))
     }
 
-    fn whole_number(&self, name: &str, max: u64) -> Result<Option<u64>, CallError> {
-        let Some(value) = self.get(name)? else { return Ok(None) };
+    /// `None` where it is missing, undefined or null.
+    pub fn present(&self, name: &str) -> Result<Option<Unknown<'env>>, CallError> {
+        let value = self.get(name)?;
+        Ok(value.filter(|value| !convert::is_nullish(value).unwrap_or(false)))
+    }
+
+    /// A whole number from 0 to `max`.
+    pub fn whole_number(&self, name: &str, max: u64) -> Result<Option<u64>, CallError> {
+        let Some(value) = self.present(name)? else { return Ok(None) };
         let number = match value.get_type()? {
             ValueType::Number => convert::safe_integer(convert::read_number(&value)?),
             _ => None,
@@ -79,14 +103,28 @@ impl<'env> Options<'env> {
         match number.filter(|number| *number <= max) {
             Some(number) => Ok(Some(number)),
             None => {
-                let name = format!("options.{name}");
                 let expectation = if max == u64::MAX {
                     "a whole number from 0".to_owned()
                 } else {
                     format!("a whole number from 0 to {max}")
                 };
-                Err(CallError::expected(&name, &expectation))
+                Err(CallError::expected(&self.full_name(name), &expectation))
             }
         }
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, CallError> {
+        let Some(value) = self.present(name)? else { return Ok(None) };
+        match value.get_type()? {
+            ValueType::Boolean => Ok(Some(convert::read_boolean(&value)?)),
+            _ => Err(CallError::expected(&self.full_name(name), "true or false")),
+        }
+    }
+
+    /// A string that UTF-8 can hold.
+    pub fn text(&self, name: &str) -> Result<Option<String>, CallError> {
+        let Some(value) = self.present(name)? else { return Ok(None) };
+        convert::identifier(value, &self.full_name(name)).map(Some)
     }
 }

@@ -2,7 +2,7 @@
 //! have overloads, which generated types can't.
 
 use napi::Env;
-use napi::bindgen_prelude::{Function, JsObjectValue, Object, This, Unknown};
+use napi::bindgen_prelude::{This, Unknown};
 use napi_derive::napi;
 
 use crate::sqlite;
@@ -110,19 +110,4 @@ impl SQLiteSessionPersistDriver {
     pub fn close(&self, env: &Env) -> napi::Result<()> {
         self.driver.close(env)
     }
-}
-
-/// `using driver = …` closes the driver, where the runtime has `Symbol.dispose`.
-#[cfg_attr(test, allow(dead_code, reason = "registered in addons, which tests are not"))]
-#[napi(module_exports)]
-pub fn add_dispose(exports: Object<'_>, env: Env) -> napi::Result<()> {
-    let symbol: Object<'_> = env.get_global()?.get_named_property_unchecked("Symbol")?;
-    let dispose: Unknown<'_> = symbol.get_named_property_unchecked("dispose")?;
-    if super::convert::is_nullish(&dispose)? {
-        return Ok(());
-    }
-    let class: Object<'_> = exports.get_named_property_unchecked("SQLiteSessionPersistDriver")?;
-    let mut prototype: Object<'_> = class.get_named_property_unchecked("prototype")?;
-    let close: Function<'_, (), ()> = prototype.get_named_property_unchecked("close")?;
-    prototype.set_property(dispose, close)
 }

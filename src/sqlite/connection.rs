@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use crate::error::StoreError;
+use crate::error::{DatabaseCode, StoreError};
+use crate::layout::Layout;
 
 use super::failure;
 use super::filesystem;
 use super::options::{Durability, SqliteOptions};
-use super::schema::{self, Layout};
+use super::schema;
 
 /// How long opening may wait for somebody else's lock. It runs on JavaScript's thread.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -166,7 +167,7 @@ fn open_location(
     let cannot_open = |error| cannot_open(&options.filename, &location.path, &error);
     if let Some(reason) = why_no_file_can_be_there(&location.path) {
         return Err(StoreError::CannotOpen {
-            filename: options.filename.clone(),
+            database: options.filename.clone(),
             reason,
             database_code: None,
         });
@@ -233,7 +234,7 @@ fn read_only(database: Database, options: &SqliteOptions) -> Result<Database, St
         return Ok(database);
     }
     Err(StoreError::CannotOpen {
-        filename: options.filename.clone(),
+        database: options.filename.clone(),
         reason: "its tables are missing or of an old layout, and the file is read-only; open it once where it can be written".to_owned(),
         database_code: None,
     })
@@ -253,7 +254,7 @@ fn choose_journal(
     })?;
     if is_shared && mode == "wal" {
         return Err(StoreError::CannotOpen {
-            filename: options.filename.clone(),
+            database: options.filename.clone(),
             reason: "it is in WAL mode on a network file system, where that corrupts it, and others have it open".to_owned(),
             database_code: None,
         });
@@ -314,8 +315,10 @@ fn absolute_path(filename: &str) -> PathBuf {
 
 /// SQLite couldn't make or use its `-wal` and `-shm` beside a file that it can read.
 fn is_for_want_of_lock_files(error: &StoreError) -> bool {
-    matches!(error.database_code(), Some(code)
-        if code == "SQLITE_CANTOPEN" || code.starts_with("SQLITE_READONLY"))
+    error
+        .database_code()
+        .map(DatabaseCode::as_str)
+        .is_some_and(|code| code == "SQLITE_CANTOPEN" || code.starts_with("SQLITE_READONLY"))
 }
 
 fn why_no_file_can_be_there(path: &Path) -> Option<String> {
@@ -347,7 +350,7 @@ fn cannot_open(filename: &str, path: &Path, error: &rusqlite::Error) -> StoreErr
         _ => failure::describe(error),
     };
     StoreError::CannotOpen {
-        filename: filename.to_owned(),
+        database: filename.to_owned(),
         reason,
         database_code: failure::database_code(error),
     }

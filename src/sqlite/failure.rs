@@ -2,7 +2,7 @@
 
 use rusqlite::ffi;
 
-use crate::error::StoreError;
+use crate::error::{DatabaseCode, StoreError};
 
 /// What failed, in our terms.
 pub fn store_error(error: rusqlite::Error) -> StoreError {
@@ -16,7 +16,7 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
             _ => StoreError::Internal { reason: "a statement was used wrongly" },
         };
     };
-    let database_code = code_name(code);
+    let database_code = DatabaseCode::Sqlite(code_name(code));
     match code & PRIMARY_CODE_MASK {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => StoreError::Busy { database_code },
         // The log's index couldn't get its room.
@@ -44,8 +44,8 @@ pub fn primary_code(error: &rusqlite::Error) -> Option<i32> {
 }
 
 /// SQLite's name of the error, such as `SQLITE_FULL`.
-pub fn database_code(error: &rusqlite::Error) -> Option<&'static str> {
-    extended_code(error).map(code_name)
+pub fn database_code(error: &rusqlite::Error) -> Option<DatabaseCode> {
+    extended_code(error).map(|code| DatabaseCode::Sqlite(code_name(code)))
 }
 
 fn extended_code(error: &rusqlite::Error) -> Option<i32> {

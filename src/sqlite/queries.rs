@@ -5,13 +5,14 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::cursor::{self, Position};
 use crate::error::StoreError;
-use crate::json::{self, ArrayWriter};
+use crate::json;
+use crate::layout::OptionalColumns;
 use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
+use crate::page::{PageBuilder, SESSIONS_LIST};
 
 use super::failure;
-use super::schema::OptionalColumns;
 
 /// Inserts an event or replaces the one with its id.
 pub const UPSERT_EVENT: &str = "INSERT INTO events
@@ -31,9 +32,6 @@ ON CONFLICT(id) DO UPDATE SET agent = excluded.agent, agent_session_id = exclude
   destroyed_at = excluded.destroyed_at, sandbox_id = excluded.sandbox_id,
   session_init_json = excluded.session_init_json, config_options_json = excluded.config_options_json,
   modes_json = excluded.modes_json, extra_json = excluded.extra_json";
-
-/// The name that the cursors of the list of sessions carry. No session can have it as its id.
-const SESSIONS_LIST: &str = "\0";
 
 /// The statements that read, for the columns that a database has.
 #[derive(Debug)]
@@ -84,8 +82,7 @@ impl ReadStatements {
         let mut text = None;
         each_row(connection, &self.session, [id], |row| {
             let session = session_row(row)?;
-            let out = text.insert(String::with_capacity(session_bytes(&session)));
-            json::write_session(out, &session);
+            text = Some(json::session_text(&session));
             Ok(())
         })?;
         Ok(text)
@@ -99,13 +96,9 @@ impl ReadStatements {
     ) -> Result<Page, StoreError> {
         let start = cursor::parse(request.cursor.as_deref(), SESSIONS_LIST);
         let mut page = PageBuilder::new(SESSIONS_LIST, request.limit, start.offset);
-        let rows_wanted = sql_count(request.limit.saturating_add(1));
+        let rows_wanted = sql_count(page.rows_wanted());
         let mut add = |row: &Row<'_>| {
-            let session = session_row(row)?;
-            let bytes = session_bytes(&session);
-            page.add(session.created_at, session.id, bytes, |out| {
-                json::write_session(out, &session);
-            });
+            page.add_session(&session_row(row)?);
             Ok(())
         };
         match &start.after {
@@ -134,11 +127,9 @@ impl ReadStatements {
     ) -> Result<Page, StoreError> {
         let start = cursor::parse(request.cursor.as_deref(), session_id);
         let mut page = PageBuilder::new(session_id, request.limit, start.offset);
-        let rows_wanted = sql_count(request.limit.saturating_add(1));
+        let rows_wanted = sql_count(page.rows_wanted());
         let mut add = |row: &Row<'_>| {
-            let event = event_row(row)?;
-            let bytes = json::event_bytes(&event);
-            page.add(event.event_index, event.id, bytes, |out| json::write_event(out, &event));
+            page.add_event(&event_row(row)?);
             Ok(())
         };
         match &start.after {
@@ -192,54 +183,6 @@ pub fn upsert_session(connection: &Connection, session: &SessionRecord) -> rusql
     Ok(())
 }
 
-/// Collects rows, one more than the page holds telling that another page follows.
-struct PageBuilder<'list> {
-    list: &'list str,
-    limit: u64,
-    next_offset: u64,
-    count: u64,
-    last: Option<Position>,
-    has_more: bool,
-    arrays: ArrayWriter,
-}
-
-impl<'list> PageBuilder<'list> {
-    fn new(list: &'list str, limit: u64, offset: u64) -> Self {
-        Self {
-            list,
-            limit,
-            next_offset: offset,
-            count: 0,
-            last: None,
-            has_more: false,
-            arrays: ArrayWriter::default(),
-        }
-    }
-
-    fn add(&mut self, order: Number, id: &str, bytes: usize, write: impl FnOnce(&mut String)) {
-        if self.count == self.limit {
-            self.has_more = true;
-            return;
-        }
-        self.count += 1;
-        self.next_offset = self.next_offset.saturating_add(1);
-        if self.count == self.limit {
-            // Rows of other writers may be ordered by a fraction; they get a plain offset.
-            self.last = match order {
-                Number::Integer(order) => Some(Position { order, id: id.to_owned() }),
-                Number::Real(_) => None,
-            };
-        }
-        self.arrays.push(bytes, write);
-    }
-
-    fn finish(self) -> Page {
-        let next_cursor =
-            self.has_more.then(|| cursor::format(self.next_offset, self.list, self.last.as_ref()));
-        Page { arrays: self.arrays.finish(), next_cursor }
-    }
-}
-
 fn each_row(
     connection: &Connection,
     sql: &str,
@@ -283,14 +226,6 @@ fn event_row<'row>(row: &'row Row<'_>) -> Result<EventRow<'row>, StoreError> {
         payload: text(row, 6, table)?,
         extra: optional_text(row, 7, table)?,
     })
-}
-
-fn session_bytes(session: &SessionRow<'_>) -> usize {
-    const NAMES_AND_STRINGS_BYTES: usize = 512;
-    [session.session_init, session.config_options, session.modes, session.extra]
-        .into_iter()
-        .flatten()
-        .fold(NAMES_AND_STRINGS_BYTES, |bytes, json| bytes.saturating_add(json.len()))
 }
 
 fn text<'row>(row: &'row Row<'_>, column: usize, table: &str) -> Result<&'row str, StoreError> {

@@ -12,8 +12,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
-use crate::model::{PageRequest, SessionEvent, SessionRecord};
-use crate::store::Ticket;
+use crate::store::{EventsQuery, Query, Row, Ticket};
 
 /// One transaction takes at most this many writes …
 const MAX_BATCH_WRITES: usize = 1_000;
@@ -25,13 +24,6 @@ const SPIN: Duration = Duration::from_micros(100);
 /// Marks of settled writes are swept out when there are this many.
 const MAX_SETTLED_MARKS: usize = 4_096;
 
-/// What a write stores.
-#[derive(Debug)]
-pub enum Row {
-    Session(SessionRecord),
-    Event(SessionEvent),
-}
-
 /// A write on its way.
 #[derive(Debug)]
 pub struct Write {
@@ -40,21 +32,6 @@ pub struct Write {
     pub bytes: usize,
     /// How long a locked database may be waited for.
     pub deadline: Instant,
-}
-
-/// What a read wants.
-#[derive(Debug)]
-pub enum Query {
-    Session { id: String },
-    Sessions { page: PageRequest },
-    Events(EventsQuery),
-}
-
-/// Which page of a session's events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventsQuery {
-    pub session_id: String,
-    pub page: PageRequest,
 }
 
 /// A read on its way.
@@ -135,7 +112,7 @@ impl Queue {
 
     /// Accepts a write, unless too much waits already. The only write is never too much.
     pub fn push_write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
-        let bytes = row_bytes(&row);
+        let bytes = row.bytes();
         let deadline = Instant::now() + self.busy_timeout;
         let mut state = self.lock();
         if state.is_closing {
@@ -378,26 +355,6 @@ fn fill_batch(batch: &mut Vec<Write>, writes: &mut VecDeque<Write>) {
     batch.extend(writes.drain(..count));
 }
 
-fn row_bytes(row: &Row) -> usize {
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let strings: usize = match row {
-        Row::Event(event) => {
-            let SessionEvent { id, session_id, connection_id, sender, payload, extra, .. } = event;
-            [id, session_id, connection_id, sender, payload].map(String::len).iter().sum::<usize>()
-                + length(extra)
-        }
-        Row::Session(session) => {
-            let SessionRecord { id, agent, agent_session_id, last_connection_id, .. } = session;
-            let SessionRecord { sandbox_id, session_init, config_options, modes, extra, .. } =
-                session;
-            let texts = [sandbox_id, session_init, config_options, modes, extra];
-            [id, agent, agent_session_id, last_connection_id].map(String::len).iter().sum::<usize>()
-                + texts.map(length).iter().sum::<usize>()
-        }
-    };
-    mem::size_of::<Write>() + strings
-}
-
 fn spin_until(is_ready: impl Fn() -> bool) {
     const LOOKS_PER_CLOCK_READING: u32 = 64;
     let end = Instant::now() + SPIN;
@@ -411,6 +368,7 @@ fn spin_until(is_ready: impl Fn() -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{PageRequest, SessionEvent, SessionRecord};
 
     fn queue() -> Queue {
         Queue::new(10_000, Duration::ZERO)

@@ -10,8 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use crate::model::{Page, PageRequest};
-
-use super::queue::EventsQuery;
+use crate::store::EventsQuery;
 
 /// Larger pages aren't kept: the memory isn't worth the hop.
 const MAX_KEPT_BYTES: usize = 4 * 1024 * 1024;

@@ -10,12 +10,12 @@ use rusqlite::Connection;
 
 use crate::error::StoreError;
 use crate::model::Page;
-use crate::store::{Completion, Completions, OperationResult, Outcome, Ticket};
+use crate::store::{Completion, Completions, EventsQuery, OperationResult, Outcome, Query, Ticket};
 
 use super::connection::Location;
 use super::failure;
 use super::queries::ReadStatements;
-use super::queue::{EventsQuery, Query, Queue, Read};
+use super::queue::{Queue, Read};
 use super::read_ahead::{self, ReadAhead};
 
 /// So that one huge page doesn't hold up every small one.

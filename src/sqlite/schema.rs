@@ -6,31 +6,14 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::StoreError;
+use crate::layout::{
+    Column, EVENT_COLUMNS, EVENT_INDEX_COLUMN, EXTRA_COLUMN, Layout, NEWER_SESSION_COLUMNS, Table,
+};
 
 use super::failure;
 
-/// The columns of `sessions` that older layouts lack, and their types.
-const NEWER_SESSION_COLUMNS: [(&str, &str); 4] = [
-    ("sandbox_id", "TEXT"),
-    ("config_options_json", "TEXT"),
-    ("modes_json", "TEXT"),
-    (EXTRA_COLUMN, "TEXT"),
-];
-/// What every layout of `sessions` has.
-const SESSION_COLUMNS: [&str; 7] = [
-    "id",
-    "agent",
-    "agent_session_id",
-    "last_connection_id",
-    "created_at",
-    "destroyed_at",
-    "session_init_json",
-];
-/// What every layout of `events` has.
-const EVENT_COLUMNS: [&str; 6] =
-    ["id", "session_id", "created_at", "connection_id", "sender", "payload_json"];
-const EVENT_INDEX_COLUMN: &str = "event_index";
-const EXTRA_COLUMN: &str = "extra_json";
+/// The types of the columns that older layouts lack.
+const NEWER_COLUMN_TYPE: &str = "TEXT";
 
 const CREATE_SESSIONS: &str = "CREATE TABLE sessions (
   id TEXT PRIMARY KEY,
@@ -68,120 +51,22 @@ const CREATE_INDEXES: [(&str, &str); 2] = [
     ),
 ];
 
-/// What was found in a database.
-#[derive(Debug)]
-pub struct Layout {
-    sessions: Option<Table>,
-    events: Option<Table>,
-    has_indexes: bool,
-}
-
-/// Columns that statements read if they are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OptionalColumns {
-    pub sandbox_id: bool,
-    pub config_options: bool,
-    pub modes: bool,
-    pub session_extra: bool,
-    pub event_extra: bool,
-}
-
-#[derive(Debug)]
-struct Table {
-    columns: Vec<Column>,
-}
-
-#[derive(Debug)]
-struct Column {
-    name: String,
-    declared_type: String,
-    is_required: bool,
-    is_nullable: bool,
-    is_key: bool,
-    is_generated: bool,
-    /// An SQL expression.
-    default: Option<String>,
-}
-
-impl Layout {
-    /// Whether nothing needs to be created or changed.
-    pub fn is_current(&self) -> bool {
-        let sessions_are = self.sessions.as_ref().is_some_and(|sessions| {
-            NEWER_SESSION_COLUMNS.iter().all(|(name, _)| sessions.has(name))
-        });
-        let events_are = self
-            .events
-            .as_ref()
-            .is_some_and(|events| !needs_rebuild(events) && events.has(EXTRA_COLUMN));
-        sessions_are && events_are && self.has_indexes
-    }
-
-    /// Whether every row can be read as it is.
-    pub fn is_readable(&self) -> bool {
-        self.sessions.is_some() && self.events.as_ref().is_some_and(|events| !needs_rebuild(events))
-    }
-
-    /// Which columns there are to read.
-    pub fn optional_columns(&self) -> OptionalColumns {
-        let session = |name| self.sessions.as_ref().is_some_and(|table| table.has(name));
-        OptionalColumns {
-            sandbox_id: session("sandbox_id"),
-            config_options: session("config_options_json"),
-            modes: session("modes_json"),
-            session_extra: session(EXTRA_COLUMN),
-            event_extra: self.events.as_ref().is_some_and(|table| table.has(EXTRA_COLUMN)),
-        }
-    }
-}
-
-impl Table {
-    fn column(&self, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|column| column.name == name)
-    }
-
-    fn has_integer_ids(&self) -> bool {
-        self.column("id").is_some_and(|id| id.declared_type.to_ascii_uppercase().contains("INT"))
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.column(name).is_some()
-    }
-}
-
-/// The oldest layouts number events in an integer column, or leave the order to the time.
-fn needs_rebuild(events: &Table) -> bool {
-    let has_integer_ids = events.has_integer_ids();
-    let may_lack_an_index = events.column(EVENT_INDEX_COLUMN).is_none_or(|index| index.is_nullable);
-    has_integer_ids || may_lack_an_index
-}
-
 /// Looks at a database without changing it. Refuses tables that aren't a session store's.
 pub fn inspect(connection: &Connection, filename: &str) -> Result<Layout, StoreError> {
     let found = |table| find_table(connection, table);
     let sessions = found("sessions").map_err(|error| unreadable(error, filename))?;
     let events = found("events").map_err(|error| unreadable(error, filename))?;
-    let refuse =
-        |table, reason| StoreError::ForeignTable { filename: filename.to_owned(), table, reason };
-    let known_session_columns: Vec<&str> = SESSION_COLUMNS
-        .into_iter()
-        .chain(NEWER_SESSION_COLUMNS.into_iter().map(|(name, _)| name))
-        .collect();
-    let why_foreign_sessions = |table: &Table| {
-        why_foreign(table, &SESSION_COLUMNS, &known_session_columns)
-            .or_else(|| table.has_integer_ids().then(|| "its ids are integers".to_owned()))
-    };
-    if let Some(reason) = sessions.as_ref().and_then(why_foreign_sessions) {
-        return Err(refuse("sessions", reason));
-    }
-    let known_event_columns: Vec<&str> =
-        EVENT_COLUMNS.into_iter().chain([EVENT_INDEX_COLUMN, EXTRA_COLUMN]).collect();
-    if let Some(reason) =
-        events.as_ref().and_then(|table| why_foreign(table, &EVENT_COLUMNS, &known_event_columns))
-    {
-        return Err(refuse("events", reason));
-    }
     let has_indexes = has_indexes(connection).map_err(|error| unreadable(error, filename))?;
-    Ok(Layout { sessions, events, has_indexes })
+    let layout = Layout { sessions, events, has_indexes };
+    match layout.foreign_table() {
+        Some((table, reason)) => Err(StoreError::ForeignTable {
+            container: format!("database \"{filename}\""),
+            kind: "file",
+            table,
+            reason,
+        }),
+        None => Ok(layout),
+    }
 }
 
 fn unreadable(error: rusqlite::Error, filename: &str) -> StoreError {
@@ -227,27 +112,6 @@ fn has_indexes(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Why a table isn't one of ours, if it isn't.
-fn why_foreign(table: &Table, needed: &[&str], known: &[&str]) -> Option<String> {
-    if let Some(missing) = needed.iter().find(|name| !table.has(name)) {
-        return Some(format!("it has no column \"{missing}\""));
-    }
-    let keys: Vec<&str> = table
-        .columns
-        .iter()
-        .filter(|column| column.is_key)
-        .map(|column| column.name.as_str())
-        .collect();
-    if keys != ["id"] {
-        return Some("its primary key is not \"id\"".to_owned());
-    }
-    table
-        .columns
-        .iter()
-        .find(|column| column.is_required && !known.contains(&column.name.as_str()))
-        .map(|column| format!("it needs a value for a column \"{}\"", column.name))
-}
-
 /// Creates what is missing and rebuilds what is too old, in one transaction, or does nothing.
 pub fn upgrade(connection: &mut Connection, filename: &str) -> Result<Layout, StoreError> {
     // Renaming the rebuilt table must not look into other people's views and triggers.
@@ -269,12 +133,12 @@ pub fn upgrade(connection: &mut Connection, filename: &str) -> Result<Layout, St
 
 /// What is computed in an old table can't be carried over: SQLite doesn't tell how it is.
 fn refuse_generated_columns(layout: &Layout, filename: &str) -> Result<(), StoreError> {
-    let old_events = layout.events.as_ref().filter(|events| needs_rebuild(events));
+    let old_events = layout.events.as_ref().filter(|events| events.is_outdated());
     let generated =
         old_events.and_then(|events| events.columns.iter().find(|column| column.is_generated));
     match generated {
         Some(Column { name, .. }) => Err(StoreError::CannotOpen {
-            filename: filename.to_owned(),
+            database: filename.to_owned(),
             reason: format!(
                 "its table \"events\" is of an old layout, and has a generated column \"{name}\" that an upgrade would lose; drop that column first"
             ),
@@ -288,11 +152,10 @@ fn apply(connection: &Connection, layout: &Layout) -> rusqlite::Result<()> {
     match &layout.sessions {
         None => connection.execute_batch(CREATE_SESSIONS)?,
         Some(sessions) => {
-            for (name, kind) in NEWER_SESSION_COLUMNS {
-                if !sessions.has(name) {
-                    connection
-                        .execute_batch(&format!("ALTER TABLE sessions ADD COLUMN {name} {kind}"))?;
-                }
+            for name in NEWER_SESSION_COLUMNS.into_iter().filter(|name| !sessions.has(name)) {
+                connection.execute_batch(&format!(
+                    "ALTER TABLE sessions ADD COLUMN {name} {NEWER_COLUMN_TYPE}"
+                ))?;
             }
         }
     }
@@ -300,10 +163,11 @@ fn apply(connection: &Connection, layout: &Layout) -> rusqlite::Result<()> {
         None => {
             connection.execute_batch(&format!("CREATE TABLE events ({EVENT_DEFINITIONS}\n)"))?
         }
-        Some(events) if needs_rebuild(events) => rebuild_events(connection, events)?,
+        Some(events) if events.is_outdated() => rebuild_events(connection, events)?,
         Some(events) if !events.has(EXTRA_COLUMN) => {
-            connection
-                .execute_batch(&format!("ALTER TABLE events ADD COLUMN {EXTRA_COLUMN} TEXT"))?;
+            connection.execute_batch(&format!(
+                "ALTER TABLE events ADD COLUMN {EXTRA_COLUMN} {NEWER_COLUMN_TYPE}"
+            ))?;
         }
         Some(_) => {}
     }

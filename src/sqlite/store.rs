@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::error::StoreError;
+use crate::error::{DatabaseCode, StoreError};
 use crate::store::{
-    Completion, Completions, Operation, OperationResult, Outcome, SessionStore, Ticket,
+    Completion, Completions, Operation, OperationResult, Outcome, Query, Row, SessionStore, Ticket,
 };
 
 use super::connection::{self, Access, Database};
 use super::failure;
 use super::options::SqliteOptions;
 use super::queries::ReadStatements;
-use super::queue::{EventsQuery, Query, Queue, Read, Row};
+use super::queue::{Queue, Read};
 use super::reader::{self, InlineReads, Readers};
 use super::writer::{self, Writer};
 
@@ -51,11 +51,11 @@ impl SessionStore for PrivateStore {
     fn submit(&self, _ticket: Ticket, operation: Operation) -> Option<OperationResult> {
         let connection = lock(&self.connection);
         let Some(connection) = connection.as_ref() else { return Some(Err(StoreError::Closed)) };
-        Some(match Call::from(operation) {
-            Call::Write(row) => writer::store(connection, &row)
+        Some(match operation {
+            Operation::Write(row) => writer::store(connection, &row)
                 .map(|()| Outcome::Stored)
                 .map_err(failure::store_error),
-            Call::Read(query) => reader::answer(connection, &self.statements, &query),
+            Operation::Read(query) => reader::answer(connection, &self.statements, &query),
         })
     }
 
@@ -130,7 +130,9 @@ impl FileStore {
     fn write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
         if self.is_read_only {
             self.queue.check_open()?;
-            return Err(StoreError::ReadOnly { database_code: "SQLITE_READONLY" });
+            return Err(StoreError::ReadOnly {
+                database_code: DatabaseCode::Sqlite("SQLITE_READONLY"),
+            });
         }
         self.queue.push_write(ticket, row)
     }
@@ -169,9 +171,9 @@ impl FileStore {
 
 impl SessionStore for FileStore {
     fn submit(&self, ticket: Ticket, operation: Operation) -> Option<OperationResult> {
-        match Call::from(operation) {
-            Call::Write(row) => self.write(ticket, row).err().map(Err),
-            Call::Read(query) => self.read(ticket, query),
+        match operation {
+            Operation::Write(row) => self.write(ticket, row).err().map(Err),
+            Operation::Read(query) => self.read(ticket, query),
         }
     }
 
@@ -192,26 +194,6 @@ impl SessionStore for FileStore {
         // The last connection to close moves the log into the file and removes it. A panic of
         // the writer has been delivered already.
         drop(connection);
-    }
-}
-
-/// An operation as a backend sees it.
-enum Call {
-    Write(Row),
-    Read(Query),
-}
-
-impl From<Operation> for Call {
-    fn from(operation: Operation) -> Self {
-        match operation {
-            Operation::GetSession { id } => Self::Read(Query::Session { id }),
-            Operation::ListSessions { page } => Self::Read(Query::Sessions { page }),
-            Operation::ListEvents { session_id, page } => {
-                Self::Read(Query::Events(EventsQuery { session_id, page }))
-            }
-            Operation::UpdateSession { session } => Self::Write(Row::Session(session)),
-            Operation::InsertEvent { event } => Self::Write(Row::Event(event)),
-        }
     }
 }
 

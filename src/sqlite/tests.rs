@@ -8,7 +8,8 @@ use rusqlite::Connection;
 use crate::error::StoreError;
 use crate::model::{PageRequest, SessionEvent, SessionRecord};
 use crate::store::{
-    Completion, Completions, Operation, OperationResult, Outcome, SessionStore, Ticket,
+    Completion, Completions, EventsQuery, Operation, OperationResult, Outcome, Query, Row,
+    SessionStore, Ticket,
 };
 
 use super::{Durability, SqliteOptions, open};
@@ -24,6 +25,10 @@ impl Completions for Collected {
     fn deliver(&self, batch: Vec<Completion>) {
         self.batches.lock().unwrap().push(batch);
         self.arrived.notify_all();
+    }
+
+    fn warn_of_dropped_fields(&self) {
+        panic!("a file always gets the column");
     }
 }
 
@@ -83,27 +88,28 @@ impl Fixture {
 }
 
 fn insert(session_id: &str, index: i64) -> Operation {
-    Operation::InsertEvent {
-        event: SessionEvent {
-            id: format!("{session_id}{index}"),
-            event_index: index,
-            session_id: session_id.to_owned(),
-            payload: "{}".to_owned(),
-            sender: "agent".to_owned(),
-            ..SessionEvent::default()
-        },
+    Operation::Write(Row::Event(event(session_id, index)))
+}
+
+fn event(session_id: &str, index: i64) -> SessionEvent {
+    SessionEvent {
+        id: format!("{session_id}{index}"),
+        event_index: index,
+        session_id: session_id.to_owned(),
+        payload: "{}".to_owned(),
+        sender: "agent".to_owned(),
+        ..SessionEvent::default()
     }
 }
 
 fn list(session_id: &str) -> Operation {
     let page = PageRequest { limit: 1_000, cursor: None };
-    Operation::ListEvents { session_id: session_id.to_owned(), page }
+    Operation::Read(Query::Events(EventsQuery { session_id: session_id.to_owned(), page }))
 }
 
 fn update(id: &str) -> Operation {
-    Operation::UpdateSession {
-        session: SessionRecord { id: id.to_owned(), ..SessionRecord::default() },
-    }
+    let session = SessionRecord { id: id.to_owned(), ..SessionRecord::default() };
+    Operation::Write(Row::Session(session))
 }
 
 #[test]
@@ -131,7 +137,7 @@ fn a_list_sees_what_was_submitted_before_it() {
 #[test]
 fn a_session_is_read_at_once_unless_it_is_being_written() {
     let fixture = fixture();
-    let get = || Operation::GetSession { id: "s".to_owned() };
+    let get = || Operation::Read(Query::Session { id: "s".to_owned() });
     assert_eq!(fixture.store.submit(Ticket(1), get()), Some(Ok(Outcome::Session(None))));
     fixture.store.submit(Ticket(2), update("s"));
     assert!(matches!(fixture.call(get()), Ok(Outcome::Session(Some(_)))));
@@ -144,15 +150,9 @@ fn a_write_that_the_tables_refuse_leaves_its_neighbours() {
         .unwrap()
         .execute_batch("CREATE UNIQUE INDEX one ON events(session_id, event_index)")
         .unwrap();
-    let other_id = match insert("s", 1) {
-        Operation::InsertEvent { mut event } => {
-            event.id = "other".to_owned();
-            Operation::InsertEvent { event }
-        }
-        operation => operation,
-    };
+    let other_id = SessionEvent { id: "other".to_owned(), ..event("s", 1) };
     fixture.store.submit(Ticket(1), insert("s", 1));
-    fixture.store.submit(Ticket(2), other_id);
+    fixture.store.submit(Ticket(2), Operation::Write(Row::Event(other_id)));
     fixture.store.submit(Ticket(3), insert("s", 2));
     assert_eq!(fixture.collected.take(Ticket(1)), Ok(Outcome::Stored));
     assert!(matches!(fixture.collected.take(Ticket(2)), Err(StoreError::Constraint { .. })));

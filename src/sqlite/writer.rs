@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::error::StoreError;
-use crate::store::{Completion, Completions, Outcome};
+use crate::store::{Completion, Completions, Outcome, Row};
 
 use super::checkpointer::{self, Checkpointer};
 use super::connection::{FileIdentity, Location};
 use super::failure;
 use super::queries;
-use super::queue::{Queue, Row, Work, Write};
+use super::queue::{Queue, Work, Write};
 use super::reader::Readers;
 
 /// The log is moved into the database from this size on: 16 MiB in pages of 4 KiB. From then on its

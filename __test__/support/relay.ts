@@ -1,0 +1,172 @@
+/**
+ * A TCP relay between a driver and its server, for trouble on the way. It knows bytes only, with
+ * one exception: the end of a PostgreSQL answer. It holds back nobody who sends too fast: what a
+ * test sends fits in memory.
+ */
+import { once } from "node:events";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { addressOf, atPort } from "./postgres.ts";
+
+/** `ReadyForQuery`: the last message of an answer, but for a byte with the transaction's state. */
+const READY_FOR_QUERY = Buffer.from([0x5a, 0, 0, 0, 5]);
+const isComplete = (answer: Buffer) =>
+  answer.subarray(-READY_FOR_QUERY.length - 1, -1).equals(READY_FOR_QUERY);
+
+type Match = (bytes: Buffer) => boolean;
+type Swallow = { match: Match; resolve: () => void };
+
+class Connection {
+  readonly #relay: Relay;
+  readonly #client: Socket;
+  readonly #server: Socket;
+  /** What the client has sent since the server last answered. */
+  #request = Buffer.alloc(0);
+  #answer = Buffer.alloc(0);
+  #swallow: Swallow | undefined;
+
+  constructor(relay: Relay, client: Socket, server: Socket) {
+    this.#relay = relay;
+    this.#client = client;
+    this.#server = server;
+    for (const socket of [client, server]) {
+      socket.setNoDelay(true);
+      socket.on("error", () => this.cut());
+    }
+    client.on("data", (bytes) => this.#fromClient(bytes)).on("end", () => server.end());
+    server.on("data", (bytes) => this.#fromServer(bytes)).on("end", () => this.#serverEnded());
+  }
+
+  /** Ends it on both sides as a broken network does, with a reset. */
+  cut(): void {
+    this.#client.resetAndDestroy();
+    this.#server.resetAndDestroy();
+    this.#swallow?.resolve();
+  }
+
+  /** Keeps what arrives from being read, on both sides. */
+  pause(): void {
+    this.#client.pause();
+    this.#server.pause();
+  }
+
+  resume(): void {
+    this.#client.resume();
+    this.#server.resume();
+  }
+
+  #fromClient(bytes: Buffer): void {
+    this.#server.write(bytes);
+    if (!this.#relay.swallow || this.#swallow) return;
+    this.#request = Buffer.concat([this.#request, bytes]);
+    if (!this.#relay.swallow.match(this.#request)) return;
+    this.#swallow = this.#relay.swallow;
+    this.#relay.swallow = undefined;
+  }
+
+  #fromServer(bytes: Buffer): void {
+    if (!this.#swallow) {
+      this.#request = Buffer.alloc(0);
+      this.#client.write(bytes);
+      return;
+    }
+    this.#answer = Buffer.concat([this.#answer, bytes]);
+    if (isComplete(this.#answer)) this.cut();
+  }
+
+  #serverEnded(): void {
+    if (this.#swallow) this.cut();
+    else this.#client.end();
+  }
+}
+
+export class Relay {
+  /** The URL of the database, by way of the relay. */
+  url = "";
+  port = 0;
+  /** Whose answer is to be swallowed next. */
+  swallow: Swallow | undefined;
+  #target: string;
+  #listener: Server | undefined;
+  #connections = new Set<Connection>();
+  #isBlackHole = false;
+  #cutting: NodeJS.Timeout | undefined;
+
+  constructor(target: string) {
+    this.#target = target;
+  }
+
+  async listen(): Promise<void> {
+    this.#listener = createServer({ allowHalfOpen: true }, (client) => this.#accept(client));
+    this.#listener.listen(this.port, "127.0.0.1");
+    await once(this.#listener, "listening");
+    this.port = (this.#listener.address() as { port: number }).port;
+    this.url = atPort(this.#target, this.port);
+  }
+
+  #accept(client: Socket): void {
+    const server = connect({ ...addressOf(this.#target), allowHalfOpen: true });
+    const connection = new Connection(this, client, server);
+    this.#connections.add(connection);
+    client.once("close", () => this.#connections.delete(connection));
+    if (this.#isBlackHole) connection.pause();
+  }
+
+  /** How many clients are connected. */
+  get size(): number {
+    return this.#connections.size;
+  }
+
+  /** Sends new connections to another server. */
+  retarget(url: string): void {
+    this.#target = url;
+  }
+
+  /** Resets all connections. */
+  cutAll(): void {
+    for (const connection of this.#connections) connection.cut();
+  }
+
+  /** Resets all connections every so often; 0 ends that. */
+  cutEvery(ms: number): void {
+    clearInterval(this.#cutting);
+    if (ms > 0) this.#cutting = setInterval(() => this.cutAll(), ms).unref();
+  }
+
+  /**
+   * Once: delivers the request that matches, waits until the server has answered it, drops the
+   * answer and resets the connection. `match` sees all that the client has sent since it was last
+   * answered. Resolves when it has happened. Not for encrypted connections.
+   */
+  swallowAnswerAndCut(match: Match): Promise<void> {
+    return new Promise((resolve) => (this.swallow = { match, resolve }));
+  }
+
+  /** Whether new connections are refused. Those that are open stay. */
+  async refuse(isRefusing: boolean): Promise<void> {
+    if (isRefusing) this.#listener?.close();
+    if (isRefusing) this.#listener = undefined;
+    else if (!this.#listener) await this.listen();
+  }
+
+  /** Whether bytes vanish, without a word to either side. When not any more, they arrive. */
+  blackHole(isBlackHole: boolean): void {
+    this.#isBlackHole = isBlackHole;
+    for (const connection of this.#connections) {
+      if (isBlackHole) connection.pause();
+      else connection.resume();
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.cutEvery(0);
+    await this.refuse(true);
+    this.cutAll();
+  }
+}
+
+/** Starts a relay to the database with this URL. */
+export async function startRelay(target: string): Promise<Relay> {
+  const relay = new Relay(target);
+  await relay.listen();
+  return relay;
+}

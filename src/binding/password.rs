@@ -1,0 +1,118 @@
+//! Passwords from a function of the user's, asked from the store's thread and answered on
+//! JavaScript's.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::bindgen_prelude::{
+    CallbackContext, FromNapiValue, FunctionCallContext, PromiseRaw, Unknown,
+};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, JsValue, Status, ValueType};
+use tokio::sync::oneshot;
+
+use crate::postgres::PasswordSource;
+
+use super::convert;
+use super::postgres_options::PasswordFunction;
+
+/// Calls back into JavaScript's thread; doesn't keep the process alive.
+type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
+
+type Answer = Result<String, String>;
+
+/// The store's end.
+pub struct JsPasswords {
+    asked: Arc<Mutex<Vec<oneshot::Sender<Answer>>>>,
+    wake: Wake,
+}
+
+impl JsPasswords {
+    pub fn new(env: &Env, function: PasswordFunction) -> napi::Result<Self> {
+        let asked: Arc<Mutex<Vec<oneshot::Sender<Answer>>>> = Arc::default();
+        let shared = Arc::clone(&asked);
+        let answer = env.create_function_from_closure::<(), (), _>(
+            "answerPassword",
+            move |context: FunctionCallContext<'_>| {
+                let asked =
+                    std::mem::take(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner));
+                for reply in asked {
+                    answer(context.env, &function, reply);
+                }
+                Ok(())
+            },
+        )?;
+        let wake = answer.build_threadsafe_function::<()>().weak::<true>().build()?;
+        Ok(Self { asked, wake })
+    }
+}
+
+impl PasswordSource for JsPasswords {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+        let (reply, answer) = oneshot::channel();
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(reply);
+        self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        Box::pin(async {
+            answer
+                .await
+                .unwrap_or_else(|_| Err("nobody is left to ask for the password".to_owned()))
+        })
+    }
+}
+
+/// Asks the function. What it throws isn't repeated: it may hold a secret.
+fn answer(env: &Env, function: &PasswordFunction, reply: oneshot::Sender<Answer>) {
+    let called = function.borrow_back(env).and_then(|function| function.call(()));
+    let Ok(value) = called else {
+        let _ = reply.send(Err("the password function threw".to_owned()));
+        return;
+    };
+    match as_promise(env, &value) {
+        Some(promise) => answer_later(promise, reply),
+        None => {
+            let _ = reply.send(text(&value));
+        }
+    }
+}
+
+fn answer_later(promise: PromiseRaw<'_, Unknown<'static>>, reply: oneshot::Sender<Answer>) {
+    let reply = Rc::new(Cell::new(Some(reply)));
+    let rejected = Rc::clone(&reply);
+    let send = |reply: &Cell<Option<oneshot::Sender<Answer>>>, answer| {
+        if let Some(reply) = reply.take() {
+            let _ = reply.send(answer);
+        }
+    };
+    let followed = promise.then(move |context: CallbackContext<Unknown<'static>>| {
+        send(&reply, text(&context.value));
+        Ok(())
+    });
+    if let Ok(followed) = followed {
+        // Without a promise left to reject there is nobody to tell.
+        let _ = followed.catch(move |_: CallbackContext<Unknown<'static>>| {
+            send(&rejected, Err("the password function rejected".to_owned()));
+            Ok(())
+        });
+    }
+}
+
+#[expect(unsafe_code, reason = "napi's conversion of a value to its type is unsafe")]
+fn as_promise(env: &Env, value: &Unknown<'_>) -> Option<PromiseRaw<'static, Unknown<'static>>> {
+    if !value.is_promise().unwrap_or(false) {
+        return None;
+    }
+    // SAFETY: the value is live and of this environment; its type is checked.
+    unsafe { PromiseRaw::from_napi_value(env.raw(), value.raw()) }.ok()
+}
+
+fn text(value: &Unknown<'_>) -> Answer {
+    match value.get_type() {
+        Ok(ValueType::String) => {
+            convert::read_text(value).map_err(|_| "the password cannot be read".to_owned())
+        }
+        _ => Err("the password function returned no string".to_owned()),
+    }
+}

@@ -1,0 +1,268 @@
+//! Opening one connection: hosts in turn, a password for each attempt, and a look at which kind of
+//! server answered.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
+
+use crate::error::StoreError;
+
+use super::failure::{Failure, Remedy};
+use super::options::PostgresOptions;
+use super::settings::{Address, Password, Settings, TargetSession, Tls};
+
+/// A server that doesn't answer at all is given up after this long, unless the user says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where passwords come from that the settings don't hold.
+pub trait PasswordSource: Send + Sync {
+    /// Asks for the password of a new connection. The error says why there is none.
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+}
+
+/// A connection to a server that is as it should be.
+pub struct Connection {
+    inner: PgConnection,
+    /// Begins every message, so that others can find the server process that this connection used.
+    pub mark: String,
+    pub opened: Instant,
+    pub uses: u64,
+}
+
+/// How to open connections.
+pub struct Connector {
+    settings: Settings,
+    uses_prepared_statements: bool,
+    session_settings: String,
+    password_source: Option<Arc<dyn PasswordSource>>,
+    /// Where the last connection was made, and so the next is tried first.
+    first_host: Cell<usize>,
+    marks: Cell<u64>,
+    /// Tells our marks from those of other drivers and processes.
+    origin: String,
+}
+
+impl Connection {
+    /// Sends a message, and returns the rows of its last statement.
+    pub async fn fetch(&mut self, sql: &str) -> Result<Vec<PgRow>, Failure> {
+        let sql = format!("{}{sql}", self.mark);
+        Ok(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut self.inner).await?)
+    }
+
+    /// Sends a message.
+    pub async fn execute(&mut self, sql: &str) -> Result<(), Failure> {
+        let sql = format!("{}{sql}", self.mark);
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.inner).await?;
+        Ok(())
+    }
+
+    /// For statements with parameters.
+    pub fn driver(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    /// Whether the server still answers.
+    pub async fn is_alive(&mut self, patience: Duration) -> bool {
+        matches!(tokio::time::timeout(patience, self.inner.ping()).await, Ok(Ok(())))
+    }
+
+    /// Takes leave of the server.
+    pub async fn close(self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        // A server that is gone needs none.
+        let _ = tokio::time::timeout(PATIENCE, self.inner.close()).await;
+    }
+}
+
+impl Connector {
+    pub fn new(
+        options: &PostgresOptions,
+        password_source: Option<Arc<dyn PasswordSource>>,
+        origin: String,
+    ) -> Self {
+        let uses_prepared_statements = options.prepared_statements;
+        let session_settings = options.settings.timeouts_sql("SESSION");
+        Self {
+            settings: options.settings.clone(),
+            uses_prepared_statements,
+            session_settings,
+            password_source,
+            first_host: Cell::new(0),
+            marks: Cell::new(0),
+            origin,
+        }
+    }
+
+    /// Opens a connection to the first host that is reached and is of the wanted kind.
+    pub async fn connect(&self) -> Result<Connection, Failure> {
+        let hosts = self.settings.hosts.len();
+        let mut last_failure = None;
+        for &target in self.targets() {
+            for turn in 0..hosts {
+                let host = (self.first_host.get() + turn) % hosts;
+                match self.connect_to(host, target).await {
+                    Ok(connection) => {
+                        self.first_host.set(host);
+                        return Ok(connection);
+                    }
+                    // As libpq: whoever refuses us would be refused by the others too.
+                    Err(failure) if failure.remedy == Remedy::None => {
+                        return Err(self.name_database(failure));
+                    }
+                    Err(failure) => last_failure = Some(failure),
+                }
+            }
+        }
+        Err(last_failure.unwrap_or_else(|| Failure::lost("there is no host".to_owned())))
+    }
+
+    /// The next connection is tried at another host than the last.
+    pub fn prefer_next_host(&self) {
+        self.first_host.set((self.first_host.get() + 1) % self.settings.hosts.len());
+    }
+
+    fn targets(&self) -> &'static [TargetSession] {
+        match self.settings.target {
+            TargetSession::Any => &[TargetSession::Any],
+            TargetSession::ReadWrite => &[TargetSession::ReadWrite],
+            TargetSession::ReadOnly => &[TargetSession::ReadOnly],
+            TargetSession::Primary => &[TargetSession::Primary],
+            TargetSession::Standby => &[TargetSession::Standby],
+            TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],
+        }
+    }
+
+    async fn connect_to(&self, host: usize, target: TargetSession) -> Result<Connection, Failure> {
+        let patience = self.settings.pool.connection_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let address = self.settings.hosts[host].address.to_string();
+        let connection = tokio::time::timeout(patience, self.open(host, target)).await;
+        connection
+            .unwrap_or_else(|_| Err(Failure::lost("no answer in time".to_owned())))
+            .map_err(|failure| name_address(failure, &address))
+    }
+
+    async fn open(&self, host: usize, target: TargetSession) -> Result<Connection, Failure> {
+        let password = self.password().await?;
+        let options = self.connect_options(host, password.as_deref());
+        let inner = options.connect().await?;
+        let mut connection =
+            Connection { inner, mark: self.next_mark(), opened: Instant::now(), uses: 0 };
+        self.inspect(&mut connection, target).await?;
+        Ok(connection)
+    }
+
+    /// Leaves our mark on the server process, and sees whether it is the kind we want.
+    async fn inspect(
+        &self,
+        connection: &mut Connection,
+        target: TargetSession,
+    ) -> Result<(), Failure> {
+        if self.uses_prepared_statements && !self.session_settings.is_empty() {
+            connection.execute(&self.session_settings).await?;
+        }
+        let question = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
+        let rows = connection.fetch(question).await?;
+        let is = |column: usize, expected: &str| {
+            let value = rows.first().and_then(|row| row.try_get_raw(column).ok());
+            value.is_some_and(|value| value.as_str().is_ok_and(|value| value == expected))
+        };
+        let (is_standby, is_read_only) = (is(0, "t"), is(1, "on"));
+        let (is_wanted, what) = match target {
+            TargetSession::Any | TargetSession::PreferStandby => (true, ""),
+            TargetSession::ReadWrite => (!is_standby && !is_read_only, "takes no writes"),
+            TargetSession::ReadOnly => (is_standby || is_read_only, "is not read-only"),
+            TargetSession::Primary => (!is_standby, "is a standby"),
+            TargetSession::Standby => (is_standby, "is not a standby"),
+        };
+        if is_wanted { Ok(()) } else { Err(Failure::lost(format!("the server {what}"))) }
+    }
+
+    async fn password(&self) -> Result<Option<String>, Failure> {
+        match (&self.settings.password, &self.password_source) {
+            (Some(Password::Text(text)), _) => Ok(Some(text.clone())),
+            (Some(Password::Function), Some(source)) => {
+                source.ask().await.map(Some).map_err(Failure::lost)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn connect_options(&self, host: usize, password: Option<&str>) -> PgConnectOptions {
+        let Settings { user, database, application_name, options, .. } = &self.settings;
+        let address = &self.settings.hosts[host].address;
+        let (host, port) = address.parts();
+        // sqlx takes `options` as they are only in a URL, and finds `.pgpass` only through one.
+        let mut url = url::form_urlencoded::Serializer::new("postgres:///?".to_owned());
+        url.append_pair("host", host).append_pair("port", &port.to_string());
+        url.append_pair("user", user).append_pair("dbname", database);
+        // sqlx has put PGOPTIONS in front already; of a setting the last one counts.
+        if let Some(options) = options {
+            url.append_pair("options", options);
+        }
+        if let Some(password) = password {
+            url.append_pair("password", password);
+        }
+        let mut result: PgConnectOptions =
+            url.finish().parse().expect("pairs that sqlx knows, encoded");
+        if let Some(name) = application_name {
+            result = result.application_name(name);
+        }
+        // A pooler refuses to start with it.
+        let result = result.extra_float_digits(None).disable_statement_logging();
+        // As libpq: on a socket there is nobody in between.
+        let is_socket = matches!(address, Address::Socket { .. });
+        with_tls(result, if is_socket { &Tls::Off } else { &self.settings.tls })
+    }
+
+    fn next_mark(&self) -> String {
+        self.marks.set(self.marks.get() + 1);
+        format!("/* sandbox-agent-persist {}.{} */ ", self.origin, self.marks.get())
+    }
+
+    fn name_database(&self, failure: Failure) -> Failure {
+        let error = match failure.error {
+            StoreError::CannotOpen { reason, database_code, .. } => StoreError::CannotOpen {
+                database: self.settings.database.clone(),
+                reason,
+                database_code,
+            },
+            error => error,
+        };
+        Failure { error, ..failure }
+    }
+}
+
+fn with_tls(options: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
+    let (mode, roots, client) = match tls {
+        Tls::Off => return options.ssl_mode(PgSslMode::Disable),
+        Tls::Unverified { client } => (PgSslMode::Require, None, client),
+        // sqlx trusts the built-in authorities too: without the name anybody's certificate would do.
+        Tls::CertificateOnly { roots, client } | Tls::Full { roots, client } => {
+            (PgSslMode::VerifyFull, Some(roots), client)
+        }
+    };
+    let roots = roots.map(|roots| roots.join("\n")).unwrap_or_default();
+    let options = options.ssl_mode(mode).ssl_root_cert_from_pem(roots.into_bytes());
+    match client {
+        Some(client) => options
+            .ssl_client_cert_from_pem(client.certificate.as_bytes())
+            .ssl_client_key_from_pem(client.key.expose().as_bytes()),
+        None => options,
+    }
+}
+
+/// Says where it failed: with several hosts, or a mistaken one, that is what must be known.
+fn name_address(failure: Failure, address: &str) -> Failure {
+    let error = match failure.error {
+        StoreError::Unavailable { reason, database_code } => {
+            StoreError::Unavailable { reason: format!("{address}: {reason}"), database_code }
+        }
+        error => error,
+    };
+    Failure { error, is_connection_lost: true, ..failure }
+}

@@ -1,0 +1,208 @@
+//! sqlx's errors as ours, and what helps against each.
+//!
+//! Messages of PostgreSQL may quote values: they are passed on only where they can't.
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+use crate::error::{DatabaseCode, StoreError};
+
+/// What helps against a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// To try again, for it passes by itself.
+    Retry,
+    /// To try again at another server: this one takes no writes.
+    RetryElsewhere,
+    /// To find the row that the server refuses; the others can be stored.
+    Split,
+    /// Nothing that we can do.
+    None,
+}
+
+/// One attempt's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What the call gets if nothing helps.
+    pub error: StoreError,
+    /// What to do about it.
+    pub remedy: Remedy,
+    /// Whether the connection is of no more use. What was sent on it may have been done, or may yet
+    /// be.
+    pub is_connection_lost: bool,
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => of_server(error.downcast_ref::<PgDatabaseError>()),
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                // A handshake that failed; the text is the TLS library's and holds no secret.
+                Self::refused(format!("the TLS connection failed: {error}"), None)
+            }
+            sqlx::Error::Io(error) => Self::lost(error.to_string()),
+            sqlx::Error::Tls(error) => {
+                Self::refused(format!("the TLS connection failed: {error}"), None)
+            }
+            sqlx::Error::Configuration(_) => {
+                Self::refused("the client certificate or its key cannot be read".to_owned(), None)
+            }
+            // The rest is a stream that makes no sense, or one that sqlx no longer follows.
+            _ => Self::lost("the connection broke".to_owned()),
+        }
+    }
+}
+
+impl Failure {
+    /// The connection broke, or was never made.
+    pub fn lost(reason: String) -> Self {
+        Self {
+            error: StoreError::Unavailable { reason, database_code: None },
+            remedy: Remedy::Retry,
+            is_connection_lost: true,
+        }
+    }
+
+    /// The server won't have us.
+    pub fn refused(reason: String, database_code: Option<DatabaseCode>) -> Self {
+        Self {
+            // Whoever knows the database's name puts it in.
+            error: StoreError::CannotOpen { database: String::new(), reason, database_code },
+            remedy: Remedy::None,
+            is_connection_lost: true,
+        }
+    }
+
+    /// Nothing helps, and the connection is as good as before.
+    pub fn of_call(error: StoreError) -> Self {
+        Self { error, remedy: Remedy::None, is_connection_lost: false }
+    }
+}
+
+fn of_server(error: &PgDatabaseError) -> Failure {
+    let is_connection_lost =
+        matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) || is_shutdown(error);
+    let remedy = remedy(error.code());
+    Failure { error: store_error(error, remedy), remedy, is_connection_lost }
+}
+
+fn is_shutdown(error: &PgDatabaseError) -> bool {
+    matches!(error.code(), "57P01" | "57P02" | "57P03" | "57P05")
+}
+
+fn remedy(state: &str) -> Remedy {
+    match state {
+        // Read-only: a standby, or a primary that was one a moment ago.
+        "25006" => Remedy::RetryElsewhere,
+        // The server shuts down, crashed or starts; too many connections; a conflict with others.
+        "57P01" | "57P02" | "57P03" | "57P05" | "53300" | "40001" | "40P01" => Remedy::Retry,
+        // Ours is ended while another driver's retry makes sure of it; and pooler's own troubles.
+        _ if state.starts_with("08") => Remedy::Retry,
+        _ if is_fault_of_a_row(state) => Remedy::Split,
+        _ => Remedy::None,
+    }
+}
+
+/// A value or a constraint; a row too large; or what somebody's trigger raised.
+fn is_fault_of_a_row(state: &str) -> bool {
+    state.starts_with("22")
+        || state.starts_with("23")
+        || state.starts_with("54")
+        || state.starts_with("P0")
+}
+
+fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
+    let state = error.code();
+    let database_code = DatabaseCode::Sqlstate(state.to_owned());
+    if state.starts_with("28") || state == "3D000" {
+        let (reason, database_code) = (error.message().to_owned(), Some(database_code));
+        return StoreError::CannotOpen { database: String::new(), reason, database_code };
+    }
+    if state == "53100" {
+        return StoreError::Full { database_code };
+    }
+    if matches!(remedy, Remedy::Retry | Remedy::RetryElsewhere) {
+        let (reason, database_code) = (error.message().to_owned(), Some(database_code));
+        return StoreError::Unavailable { reason, database_code };
+    }
+    if state.starts_with("23") {
+        return StoreError::Constraint { message: constraint_message(error), database_code };
+    }
+    StoreError::Database { message: harmless_message(error), database_code }
+}
+
+/// The SDK tries an event again with the next index if the message says what SQLite's would.
+fn constraint_message(error: &PgDatabaseError) -> String {
+    let table = error.table().unwrap_or("the table");
+    let columns = error.detail().filter(|_| error.code() == "23505").and_then(unique_columns);
+    match (columns, error.constraint(), error.column()) {
+        (Some(columns), ..) => {
+            let names: Vec<String> =
+                columns.iter().map(|column| format!("{table}.{column}")).collect();
+            format!("UNIQUE constraint failed: {}", names.join(", "))
+        }
+        (None, Some(constraint), _) => {
+            format!("the constraint \"{constraint}\" of {table} refuses the row")
+        }
+        (None, None, Some(column)) => {
+            format!("the column \"{column}\" of {table} refuses the row")
+        }
+        _ => format!("a constraint of {table} refuses the row"),
+    }
+}
+
+/// The columns in `Key (session_id, event_index)=(…) already exists.`; never the values.
+fn unique_columns(detail: &str) -> Option<Vec<&str>> {
+    let (_, rest) = detail.split_once('(')?;
+    let (columns, _) = rest.split_once(")=(")?;
+    Some(columns.split(", ").collect())
+}
+
+/// What PostgreSQL says where it can't be quoting a value: about names and privileges, and of itself.
+fn harmless_message(error: &PgDatabaseError) -> String {
+    let state = error.code();
+    let is_about_names = state.starts_with("42") && state != "42601";
+    let is_about_the_server =
+        ["53", "55", "57", "58", "XX"].iter().any(|class| state.starts_with(class));
+    if is_about_names || is_about_the_server {
+        return error.message().to_owned();
+    }
+    match error.column() {
+        Some(column) => format!("SQLSTATE {state}, in the column \"{column}\""),
+        None => format!("SQLSTATE {state}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_that_passes_is_told_from_refusals() {
+        for (state, expected) in [
+            ("08006", Remedy::Retry),
+            ("57P01", Remedy::Retry),
+            ("57P03", Remedy::Retry),
+            ("53300", Remedy::Retry),
+            ("40001", Remedy::Retry),
+            ("40P01", Remedy::Retry),
+            ("25006", Remedy::RetryElsewhere),
+            ("22P05", Remedy::Split),
+            ("23505", Remedy::Split),
+            ("28P01", Remedy::None),
+            ("3D000", Remedy::None),
+            ("42501", Remedy::None),
+            ("57014", Remedy::None),
+            ("55P03", Remedy::None),
+            ("53100", Remedy::None),
+        ] {
+            assert_eq!(remedy(state), expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn the_columns_of_a_conflict_are_read_without_its_values() {
+        let detail = "Key (session_id, event_index)=(a)=(b, 1) already exists.";
+        assert_eq!(unique_columns(detail), Some(vec!["session_id", "event_index"]));
+        assert_eq!(unique_columns("nothing of the kind"), None);
+    }
+}

@@ -1,0 +1,206 @@
+//! The connections of a store, all used on its own thread.
+//!
+//! One that broke while it held a write is remembered: before the next write goes out, on whichever
+//! connection, the server process that it used is ended. Else an old value could still land there,
+//! over a newer one.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::connection::{Connection, Connector};
+use super::failure::{Failure, Remedy};
+use super::quote;
+use super::settings::PoolLimits;
+
+/// One that has been idle for longer is asked whether it still lives before it is used.
+const CHECK_AFTER: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks whether a lost connection's server process has ended.
+const ENDING_PAUSE: Duration = Duration::from_millis(20);
+
+/// See the module's documentation.
+pub struct Pool {
+    connector: Connector,
+    limits: PoolLimits,
+    check_after: Duration,
+    permits: Semaphore,
+    /// The last is used first, so that those not needed grow old.
+    idle: RefCell<Vec<Idle>>,
+    is_reaping: Cell<bool>,
+    /// Marks of connections that broke while they held a write.
+    lost: RefCell<Vec<String>>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection in use. One that isn't given back is dropped, and the server told nothing: it may be
+/// in the middle of something.
+pub struct Lease<'pool> {
+    pool: &'pool Rc<Pool>,
+    connection: Option<Connection>,
+    _permit: SemaphorePermit<'pool>,
+}
+
+impl Pool {
+    pub fn new(
+        connector: Connector,
+        limits: PoolLimits,
+        check_after: Option<Duration>,
+    ) -> Rc<Self> {
+        let permits = Semaphore::new(usize::try_from(limits.max).unwrap_or(usize::MAX));
+        Rc::new(Self {
+            connector,
+            limits,
+            check_after: check_after.unwrap_or(CHECK_AFTER),
+            permits,
+            idle: RefCell::default(),
+            is_reaping: Cell::new(false),
+            lost: RefCell::default(),
+        })
+    }
+
+    /// A connection: an idle one that lives, or a new one.
+    pub async fn lease(self: &Rc<Self>) -> Result<Lease<'_>, Failure> {
+        let permit = self.permits.acquire().await.expect("never closed");
+        loop {
+            let idle = self.idle.borrow_mut().pop();
+            let connection = match idle {
+                None => self.connector.connect().await?,
+                Some(Idle { mut connection, since }) => {
+                    let is_usable = !self.is_worn_out(&connection)
+                        && (since.elapsed() < self.check_after
+                            || connection.is_alive(CHECK_TIMEOUT).await);
+                    if !is_usable {
+                        continue;
+                    }
+                    connection
+                }
+            };
+            return Ok(Lease { pool: self, connection: Some(connection), _permit: permit });
+        }
+    }
+
+    /// Closes what is idle.
+    pub async fn close(&self) {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        for Idle { connection, .. } in idle {
+            connection.close().await;
+        }
+    }
+
+    fn is_worn_out(&self, connection: &Connection) -> bool {
+        self.limits.max_uses.is_some_and(|max| connection.uses >= max)
+            || self.limits.max_lifetime.is_some_and(|max| connection.opened.elapsed() >= max)
+    }
+
+    fn give_back(self: &Rc<Self>, mut connection: Connection) {
+        connection.uses += 1;
+        self.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
+        if !self.is_reaping.replace(true) {
+            let pool = Rc::clone(self);
+            tokio::task::spawn_local(async move { pool.reap().await });
+        }
+    }
+
+    /// Closes connections as they grow too old, until none is left that may.
+    async fn reap(&self) {
+        loop {
+            let Some(next) = self.next_reaping() else { break };
+            tokio::time::sleep_until(next.into()).await;
+            let aged = self.take_aged();
+            for Idle { connection, .. } in aged {
+                connection.close().await;
+            }
+        }
+        self.is_reaping.set(false);
+    }
+
+    fn next_reaping(&self) -> Option<Instant> {
+        let idle = self.idle.borrow();
+        let may_leave = idle.len() > usize::try_from(self.limits.min).unwrap_or(usize::MAX);
+        let oldest = idle.iter().map(|idle| idle.since).min().filter(|_| may_leave)?;
+        Some(oldest + self.limits.idle_timeout?)
+    }
+
+    fn take_aged(&self) -> Vec<Idle> {
+        let Some(idle_timeout) = self.limits.idle_timeout else { return Vec::new() };
+        let min = usize::try_from(self.limits.min).unwrap_or(usize::MAX);
+        let mut idle = self.idle.borrow_mut();
+        let mut aged = Vec::new();
+        while idle.len() > min
+            && let Some(at) = idle.iter().position(|idle| idle.since.elapsed() >= idle_timeout)
+        {
+            aged.push(idle.remove(at));
+        }
+        aged
+    }
+}
+
+impl Lease<'_> {
+    pub fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("given back only at the end")
+    }
+
+    /// To be called before a write: makes sure that nothing older can still land.
+    pub async fn end_lost(&mut self) -> Result<(), Failure> {
+        let lost = self.pool.lost.borrow().clone();
+        for mark in lost {
+            match self.end_process_of(&mark).await {
+                // The role may not look, or not end it: then nobody can.
+                Err(failure) if failure.remedy == Remedy::None && !failure.is_connection_lost => {}
+                ended => ended?,
+            }
+            self.pool.lost.borrow_mut().retain(|other| *other != mark);
+        }
+        Ok(())
+    }
+
+    /// Ends the server process whose last message has this mark, and waits until it is gone.
+    async fn end_process_of(&mut self, mark: &str) -> Result<(), Failure> {
+        let pattern = quote::text(&format!("{}%", mark.trim_end()));
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE query LIKE {pattern} AND pid <> pg_backend_pid()"
+        );
+        while !self.connection().fetch(&sql).await?.is_empty() {
+            tokio::time::sleep(ENDING_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// The use of the connection has ended like this. `held_write`: something may have been sent that
+    /// must not land later.
+    pub fn give_back(mut self, failure: Option<&Failure>, held_write: bool) {
+        let connection = self.connection.take().expect("given back once");
+        let is_lost = failure.is_some_and(|failure| failure.is_connection_lost);
+        let is_elsewhere = failure.is_some_and(|failure| failure.remedy == Remedy::RetryElsewhere);
+        if is_elsewhere {
+            self.pool.connector.prefer_next_host();
+        }
+        if is_lost && held_write {
+            self.pool.lost.borrow_mut().push(connection.mark.clone());
+        }
+        if is_lost || is_elsewhere {
+            // What broke one, as a restart does, has mostly broken them all.
+            self.pool.idle.borrow_mut().clear();
+        }
+        if !is_lost && !is_elsewhere && !self.pool.is_worn_out(&connection) {
+            self.pool.give_back(connection);
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    /// Given up in the middle, as by a timeout: what was sent may still be done.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.lost.borrow_mut().push(connection.mark);
+        }
+    }
+}

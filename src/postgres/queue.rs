@@ -1,0 +1,431 @@
+//! What waits to be written and to be read, shared by JavaScript's thread and the store's own.
+//!
+//! Writes go out in rounds, several of them at a time. A write belongs to the lane of its session
+//! and, an event, to that of its id. A lane is in at most one round that isn't done with, and
+//! rounds are filled in the order of the calls: so the writes of a lane never overtake each other.
+//! A read waits for the last write that it must see.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::mem;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::error::StoreError;
+use crate::store::{EventsQuery, Query, Row, Ticket};
+
+/// One round takes at most this many writes …
+const MAX_ROUND_WRITES: usize = 1_000;
+/// … and this many bytes; a larger write goes alone.
+const MAX_ROUND_BYTES: usize = 8 * 1024 * 1024;
+/// How many waiting writes are looked at for one round: those of lanes that are under way stay.
+const MAX_WRITES_LOOKED_AT: usize = 4_000;
+
+/// A write on its way.
+#[derive(Debug)]
+pub struct Write {
+    pub ticket: Ticket,
+    pub row: Row,
+    /// Its place among all writes.
+    number: u64,
+    bytes: usize,
+    lanes: Lanes,
+    accepted: Instant,
+}
+
+/// What must not be overtaken, hashed: two that collide only wait for each other needlessly.
+type Lanes = [u64; 2];
+
+/// Writes that go out together.
+#[derive(Debug)]
+pub struct Round {
+    /// In the order of the calls.
+    pub writes: Vec<Write>,
+    lanes: Vec<Lanes>,
+}
+
+/// A read on its way.
+#[derive(Debug)]
+pub struct Read {
+    pub ticket: Ticket,
+    pub query: Query,
+}
+
+/// What the store's thread should do next.
+#[derive(Debug)]
+pub enum Work {
+    /// Write these.
+    Round(Round),
+    /// Answer this.
+    Read(Read),
+    /// These have waited too long; tell their callers.
+    Expired(Vec<Ticket>),
+    /// The store is closing and everything is done.
+    End,
+}
+
+/// See the module's documentation. All methods may be called on any thread.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Notify,
+    settled: Condvar,
+    hasher: RandomState,
+    max_rounds: usize,
+    max_queued_bytes: usize,
+    retry_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    writes: VecDeque<Write>,
+    /// Of all writes that are accepted and not settled.
+    queued_bytes: usize,
+    /// How many writes were ever accepted: the number of the last.
+    accepted: u64,
+    /// Whether a write goes to `sessions`, of each that isn't settled.
+    unsettled: BTreeMap<u64, bool>,
+    last_writes: LastWrites,
+    busy_lanes: HashSet<u64>,
+    rounds: usize,
+    held_reads: Vec<(Awaited, Read)>,
+    ready_reads: VecDeque<Read>,
+    reads: usize,
+    /// When the database last did what it was asked.
+    last_success: Instant,
+    /// Once the process is ending: nothing waits beyond this.
+    last_deadline: Option<Instant>,
+    is_closing: bool,
+}
+
+/// The last writes, not settled yet, of what a read might want.
+#[derive(Debug, Default)]
+struct LastWrites {
+    events_of: HashMap<String, u64>,
+    session: HashMap<String, u64>,
+}
+
+/// What a read waits for.
+#[derive(Debug, Clone, Copy)]
+enum Awaited {
+    /// This write; those of its lane before it are settled by then.
+    Write(u64),
+    /// All writes to `sessions` up to this one.
+    SessionsUpTo(u64),
+}
+
+impl Queue {
+    pub fn new(max_rounds: usize, max_queued_bytes: usize, retry_timeout: Duration) -> Self {
+        let state = State {
+            writes: VecDeque::new(),
+            queued_bytes: 0,
+            accepted: 0,
+            unsettled: BTreeMap::new(),
+            last_writes: LastWrites::default(),
+            busy_lanes: HashSet::new(),
+            rounds: 0,
+            held_reads: Vec::new(),
+            ready_reads: VecDeque::new(),
+            reads: 0,
+            last_success: Instant::now(),
+            last_deadline: None,
+            is_closing: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            settled: Condvar::new(),
+            hasher: RandomState::new(),
+            max_rounds,
+            max_queued_bytes,
+            retry_timeout,
+        }
+    }
+
+    /// Accepts a write, unless too much waits already. The only write is never too much.
+    pub fn push_write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
+        let bytes = row.bytes();
+        let lanes = self.lanes(&row);
+        let mut state = self.lock();
+        if state.is_closing {
+            return Err(StoreError::Closed);
+        }
+        let is_only_one = state.unsettled.is_empty();
+        if !is_only_one && state.queued_bytes.saturating_add(bytes) > self.max_queued_bytes {
+            return Err(StoreError::Overloaded { max_queued_bytes: self.max_queued_bytes });
+        }
+        state.accepted += 1;
+        state.queued_bytes = state.queued_bytes.saturating_add(bytes);
+        let number = state.accepted;
+        state.unsettled.insert(number, matches!(row, Row::Session(_)));
+        state.last_writes.set(&row, number);
+        let accepted = Instant::now();
+        state.writes.push_back(Write { ticket, row, number, bytes, lanes, accepted });
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Accepts a read.
+    pub fn push_read(&self, read: Read) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.is_closing {
+            return Err(StoreError::Closed);
+        }
+        match state.awaited(&read.query) {
+            Some(awaited) => state.held_reads.push((awaited, read)),
+            None => {
+                state.ready_reads.push_back(read);
+                drop(state);
+                self.changed.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for work.
+    pub async fn next_work(&self) -> Work {
+        loop {
+            let deadline = {
+                let mut state = self.lock();
+                let now = Instant::now();
+                let expired = state.take_expired(now, self.retry_timeout);
+                if !expired.is_empty() {
+                    let tickets = expired.iter().map(|write| write.ticket).collect();
+                    state.settle(&expired);
+                    drop(state);
+                    self.settled.notify_all();
+                    return Work::Expired(tickets);
+                }
+                if let Some(read) = state.ready_reads.pop_front() {
+                    state.reads += 1;
+                    return Work::Read(read);
+                }
+                if state.rounds < self.max_rounds
+                    && let Some(round) = state.take_round()
+                {
+                    return Work::Round(round);
+                }
+                if state.is_closing && state.is_idle() {
+                    return Work::End;
+                }
+                state.writes.front().map(|write| state.deadline(write, self.retry_timeout))
+            };
+            match deadline {
+                Some(deadline) => {
+                    let deadline = tokio::time::Instant::from_std(deadline);
+                    // Woken by either, there is something to look at.
+                    let _ = tokio::time::timeout_at(deadline, self.changed.notified()).await;
+                }
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// These writes are done with, one way or another: what waited for them may be read.
+    pub fn settle(&self, writes: &[Write], was_successful: bool) {
+        let mut state = self.lock();
+        if was_successful {
+            state.last_success = Instant::now();
+        }
+        state.settle(writes);
+        drop(state);
+        self.settled.notify_all();
+        self.changed.notify_one();
+    }
+
+    /// The round is done with, and its lanes are free for others.
+    pub fn end_round(&self, lanes: &[Lanes]) {
+        let mut state = self.lock();
+        state.rounds -= 1;
+        for lane in lanes.iter().flatten() {
+            state.busy_lanes.remove(lane);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The read is answered.
+    pub fn end_read(&self) {
+        self.lock().reads -= 1;
+        self.changed.notify_one();
+    }
+
+    /// How long something that begins now may take.
+    pub fn deadline(&self) -> Instant {
+        let deadline = Instant::now() + self.retry_timeout;
+        self.lock().last_deadline.map_or(deadline, |last| last.min(deadline))
+    }
+
+    /// From here on nothing waits for longer than this, however long it may.
+    pub fn limit_waiting(&self, patience: Duration) {
+        let mut state = self.lock();
+        let deadline = Instant::now() + patience;
+        state.last_deadline.get_or_insert(deadline);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Blocks until every write accepted so far is settled, or for as long as that.
+    pub fn flush(&self, patience: Duration) {
+        let state = self.lock();
+        let awaited = state.accepted;
+        let is_unsettled = |state: &mut State| state.unsettled.range(..=awaited).next().is_some();
+        // What isn't stored by then is lost with the process; it was never acknowledged.
+        let _ = self.settled.wait_timeout_while(state, patience, is_unsettled);
+    }
+
+    /// Accepts nothing from here on, and hands back the reads that aren't under way.
+    pub fn close(&self) -> Vec<Ticket> {
+        let mut state = self.lock();
+        state.is_closing = true;
+        let held = mem::take(&mut state.held_reads).into_iter().map(|(_, read)| read);
+        let ready = mem::take(&mut state.ready_reads);
+        drop(state);
+        self.changed.notify_one();
+        held.chain(ready).map(|read| read.ticket).collect()
+    }
+
+    fn lanes(&self, row: &Row) -> Lanes {
+        match row {
+            Row::Session(session) => [self.hasher.hash_one(("session", &session.id)); 2],
+            Row::Event(event) => [
+                self.hasher.hash_one(("session", &event.session_id)),
+                self.hasher.hash_one(("event", &event.id)),
+            ],
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics between two changes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn awaited(&self, query: &Query) -> Option<Awaited> {
+        match query {
+            Query::Session { id } => self.last_writes.session.get(id).copied().map(Awaited::Write),
+            Query::Events(EventsQuery { session_id, .. }) => {
+                self.last_writes.events_of.get(session_id).copied().map(Awaited::Write)
+            }
+            Query::Sessions { .. } => {
+                let awaited = Awaited::SessionsUpTo(self.accepted);
+                (!self.is_settled(awaited)).then_some(awaited)
+            }
+        }
+    }
+
+    fn is_settled(&self, awaited: Awaited) -> bool {
+        match awaited {
+            Awaited::Write(number) => !self.unsettled.contains_key(&number),
+            Awaited::SessionsUpTo(number) => {
+                !self.unsettled.range(..=number).any(|(_, is_session)| *is_session)
+            }
+        }
+    }
+
+    /// The next writes that may go out, if there are any. Of a lane that is under way, or that an
+    /// earlier write stayed behind for, nothing goes.
+    fn take_round(&mut self) -> Option<Round> {
+        let looked_at = self.writes.len().min(MAX_WRITES_LOOKED_AT);
+        let mut blocked: HashSet<u64> = HashSet::new();
+        let (mut taken, mut kept) = (Vec::new(), Vec::new());
+        let mut bytes = 0_usize;
+        for write in self.writes.drain(..looked_at) {
+            let is_free = write
+                .lanes
+                .iter()
+                .all(|lane| !self.busy_lanes.contains(lane) && !blocked.contains(lane));
+            let fits = taken.is_empty()
+                || (taken.len() < MAX_ROUND_WRITES && bytes + write.bytes <= MAX_ROUND_BYTES);
+            if is_free && fits {
+                bytes += write.bytes;
+                taken.push(write);
+            } else {
+                blocked.extend(write.lanes);
+                kept.push(write);
+            }
+        }
+        for write in kept.into_iter().rev() {
+            self.writes.push_front(write);
+        }
+        if taken.is_empty() {
+            return None;
+        }
+        self.rounds += 1;
+        let lanes: Vec<Lanes> = taken.iter().map(|write| write.lanes).collect();
+        self.busy_lanes.extend(lanes.iter().flatten());
+        Some(Round { writes: taken, lanes })
+    }
+
+    fn settle(&mut self, writes: &[Write]) {
+        for write in writes {
+            self.unsettled.remove(&write.number);
+            self.queued_bytes = self.queued_bytes.saturating_sub(write.bytes);
+            self.last_writes.forget(&write.row, write.number);
+        }
+        if self.held_reads.is_empty() {
+            return;
+        }
+        for (awaited, read) in mem::take(&mut self.held_reads) {
+            if self.is_settled(awaited) {
+                self.ready_reads.push_back(read);
+            } else {
+                self.held_reads.push((awaited, read));
+            }
+        }
+    }
+
+    /// How long a waiting write may wait. While the database works, a long queue is no outage.
+    fn deadline(&self, write: &Write, retry_timeout: Duration) -> Instant {
+        let deadline = write.accepted.max(self.last_success) + retry_timeout;
+        self.last_deadline.map_or(deadline, |last| last.min(deadline))
+    }
+
+    /// The oldest writes, if they have waited for too long.
+    fn take_expired(&mut self, now: Instant, retry_timeout: Duration) -> Vec<Write> {
+        let is_expired = |write: &&Write| self.deadline(write, retry_timeout) <= now;
+        let count = self.writes.iter().take_while(is_expired).count();
+        self.writes.drain(..count).collect()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.unsettled.is_empty() && self.rounds == 0 && self.reads == 0
+    }
+}
+
+impl LastWrites {
+    fn set(&mut self, row: &Row, number: u64) {
+        let (map, key) = self.entry(row);
+        match map.get_mut(key) {
+            Some(last) => *last = number,
+            None => {
+                map.insert(key.to_owned(), number);
+            }
+        }
+    }
+
+    fn forget(&mut self, row: &Row, number: u64) {
+        let (map, key) = self.entry(row);
+        if map.get(key) == Some(&number) {
+            map.remove(key);
+        }
+    }
+
+    fn entry<'row>(&mut self, row: &'row Row) -> (&mut HashMap<String, u64>, &'row str) {
+        match row {
+            Row::Event(event) => (&mut self.events_of, &event.session_id),
+            Row::Session(session) => (&mut self.session, &session.id),
+        }
+    }
+}
+
+impl Round {
+    /// Its writes, and the lanes to free when they are done with.
+    pub fn into_parts(self) -> (Vec<Write>, Vec<Lanes>) {
+        (self.writes, self.lanes)
+    }
+}

@@ -1,0 +1,386 @@
+//! The tables: recognising every layout in the field, and bringing older ones up to date.
+//!
+//! They are the TypeScript drivers', with payloads as `json` in new ones. A schema that has all
+//! that those of SDK 0.4 make is left alone: no lock, no privilege beyond using it.
+
+use std::time::{Duration, Instant};
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use crate::error::{DatabaseCode, StoreError};
+use crate::layout::{
+    Column, EVENT_INDEX_COLUMN, EXTRA_COLUMN, Layout, NEWER_SESSION_COLUMNS, Table,
+};
+
+use super::connection::Connection;
+use super::failure::{Failure, Remedy};
+use super::quote;
+
+/// A change that waits for a lock makes everybody behind it wait: it gives up soon, and comes back.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two tries to be the one that changes the schema.
+const TURN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the tables are, and what may be done to them.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    name: String,
+    may_migrate: bool,
+}
+
+impl Schema {
+    pub fn new(name: String, may_migrate: bool) -> Self {
+        Self { name, may_migrate }
+    }
+
+    /// The table's full name, quoted.
+    pub fn table(&self, name: &str) -> String {
+        format!("{}.{name}", quote::identifier(&self.name))
+    }
+
+    /// Looks at the schema, and makes what it lacks. Waits for others until the deadline.
+    pub async fn open(
+        &self,
+        connection: &mut Connection,
+        deadline: Instant,
+    ) -> Result<Layout, Failure> {
+        let layout = self.inspect(connection).await?;
+        if is_current(&layout) {
+            return Ok(layout);
+        }
+        if !self.may_migrate {
+            return Err(Failure::of_call(self.outdated(&layout, "migrate is false", None)));
+        }
+        match self.upgrade(connection, deadline).await {
+            Err(Failure { error: StoreError::Database { message, database_code }, .. })
+                if database_code.as_str() == "42501" =>
+            {
+                let error = self.outdated(&layout, &message, Some(database_code));
+                Err(Failure::of_call(error))
+            }
+            result => result,
+        }
+    }
+
+    async fn inspect(&self, connection: &mut Connection) -> Result<Layout, Failure> {
+        let schema = quote::text(&self.name);
+        let mut tables = (None, None);
+        for row in connection.fetch(&COLUMNS_QUERY.replace("$1", &schema)).await? {
+            let table = match text(&row, 0) {
+                "sessions" => &mut tables.0,
+                _ => &mut tables.1,
+            };
+            table.get_or_insert_with(|| Table { columns: Vec::new() }).columns.push(column(&row));
+        }
+        let has_indexes = !connection.fetch(&INDEX_QUERY.replace("$1", &schema)).await?.is_empty();
+        let layout = Layout { sessions: tables.0, events: tables.1, has_indexes };
+        match layout.foreign_table() {
+            Some((table, reason)) => Err(Failure::of_call(StoreError::ForeignTable {
+                container: format!("schema \"{}\"", self.name),
+                kind: "schema",
+                table,
+                reason,
+            })),
+            None => Ok(layout),
+        }
+    }
+
+    /// One transaction, in which nobody else changes the schema.
+    async fn upgrade(
+        &self,
+        connection: &mut Connection,
+        deadline: Instant,
+    ) -> Result<Layout, Failure> {
+        loop {
+            match self.try_upgrade(connection, deadline).await {
+                Ok(layout) => return Ok(layout),
+                Err(failure) if failure.is_connection_lost => return Err(failure),
+                Err(failure) => {
+                    connection.execute("ROLLBACK").await?;
+                    if !is_passing(&failure) || Instant::now() >= deadline {
+                        return Err(failure);
+                    }
+                    tokio::time::sleep(TURN_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_upgrade(
+        &self,
+        connection: &mut Connection,
+        deadline: Instant,
+    ) -> Result<Layout, Failure> {
+        connection.execute("BEGIN").await?;
+        let lock_timeout_ms = LOCK_TIMEOUT.as_millis();
+        connection.execute(&format!("SET LOCAL lock_timeout = {lock_timeout_ms}")).await?;
+        self.take_turn(connection, deadline).await?;
+        // Another process may have been faster.
+        let layout = self.inspect(connection).await?;
+        if !is_current(&layout) {
+            connection.execute(&self.changes(&layout)).await?;
+        }
+        let layout = self.inspect(connection).await?;
+        connection.execute("COMMIT").await?;
+        Ok(layout)
+    }
+
+    /// Asks instead of waiting: a session that waits for a lock inside a transaction holds up others.
+    async fn take_turn(
+        &self,
+        connection: &mut Connection,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let name = quote::text(&format!("sandbox-agent-persist {}", self.name));
+        let question = format!("SELECT pg_try_advisory_xact_lock(hashtextextended({name}, 0))");
+        while connection.fetch(&question).await?.first().map(|row| text(row, 0)) != Some("t") {
+            if Instant::now() >= deadline {
+                let reason = "another process is changing the schema".to_owned();
+                return Err(Failure::of_call(StoreError::Unavailable {
+                    reason,
+                    database_code: None,
+                }));
+            }
+            tokio::time::sleep(TURN_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// The statements that bring a layout up to date.
+    fn changes(&self, layout: &Layout) -> String {
+        let mut sql = String::new();
+        if layout.sessions.is_none() && layout.events.is_none() {
+            sql.push_str(&self.create_schema());
+        }
+        match &layout.sessions {
+            None => sql.push_str(&self.create_sessions()),
+            Some(sessions) => {
+                // As the column beside them.
+                let json = sessions.column("session_init_json");
+                let json = json.map_or("json", |column| column.declared_type.as_str());
+                for name in NEWER_SESSION_COLUMNS.into_iter().filter(|name| !sessions.has(name)) {
+                    let kind = if name == "sandbox_id" { "text" } else { json };
+                    sql.push_str(&self.add_column("sessions", name, kind));
+                }
+            }
+        }
+        match &layout.events {
+            None => sql.push_str(&self.create_events()),
+            Some(events) => sql.push_str(&self.upgrade_events(events)),
+        }
+        sql.push_str(&self.create_indexes());
+        sql
+    }
+
+    /// The order by time is that of the ids as they are: they become texts last.
+    fn upgrade_events(&self, events: &Table) -> String {
+        let table = self.table("events");
+        let mut sql = String::new();
+        if !events.has(EVENT_INDEX_COLUMN) {
+            sql.push_str(&self.add_column("events", EVENT_INDEX_COLUMN, "bigint"));
+        }
+        if events.column(EVENT_INDEX_COLUMN).is_none_or(|index| index.is_nullable) {
+            sql.push_str(&format!(
+                "UPDATE {table} AS event SET event_index = ranked.rank FROM (
+                   SELECT id, row_number() OVER (PARTITION BY session_id ORDER BY created_at, id) AS rank
+                   FROM {table}
+                 ) AS ranked
+                 WHERE event.id = ranked.id AND event.event_index IS NULL;
+                 ALTER TABLE {table} ALTER COLUMN event_index SET NOT NULL;\n"
+            ));
+        }
+        if events.has_integer_ids() {
+            sql.push_str(&format!(
+                "ALTER TABLE {table} ALTER COLUMN id DROP IDENTITY IF EXISTS;
+                 ALTER TABLE {table} ALTER COLUMN id DROP DEFAULT;
+                 ALTER TABLE {table} ALTER COLUMN id TYPE text USING id::text;\n"
+            ));
+        }
+        if !events.has(EXTRA_COLUMN) {
+            sql.push_str(&self.add_column("events", EXTRA_COLUMN, "json"));
+        }
+        sql
+    }
+
+    fn create_schema(&self) -> String {
+        // Asked for only where it is missing: it takes a privilege even where it is there.
+        let (name, literal) = (quote::identifier(&self.name), quote::text(&self.name));
+        let statement = quote::text(&format!("CREATE SCHEMA {name}"));
+        format!(
+            "DO $do$ BEGIN
+               IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {literal}) THEN
+                 EXECUTE {statement};
+               END IF;
+             END $do$;\n"
+        )
+    }
+
+    fn create_sessions(&self) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} ({SESSIONS_DEFINITION}\n);\n",
+            self.table("sessions")
+        )
+    }
+
+    fn create_events(&self) -> String {
+        format!("CREATE TABLE IF NOT EXISTS {} ({EVENTS_DEFINITION}\n);\n", self.table("events"))
+    }
+
+    fn create_indexes(&self) -> String {
+        format!(
+            "CREATE INDEX IF NOT EXISTS idx_events_session_order ON {} (session_id, event_index, id);
+CREATE INDEX IF NOT EXISTS idx_sessions_created_order ON {} (created_at, id);\n",
+            self.table("events"),
+            self.table("sessions"),
+        )
+    }
+
+    fn add_column(&self, table: &str, name: &str, kind: &str) -> String {
+        format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {name} {kind};\n", self.table(table))
+    }
+
+    fn outdated(
+        &self,
+        layout: &Layout,
+        why: &str,
+        database_code: Option<DatabaseCode>,
+    ) -> StoreError {
+        let missing = missing_parts(layout).join(", ");
+        let reason = format!(
+            "the schema \"{}\" lacks {missing}, and it may not be added ({why}); run the SQL that postgresSchemaSql({:?}) returns",
+            self.name, self.name
+        );
+        StoreError::SchemaOutdated { reason, database_code }
+    }
+}
+
+/// The statements that make a schema from nothing, or add what SDK 0.2 and 0.3 didn't have. Running
+/// them again changes nothing.
+pub fn schema_sql(name: &str) -> String {
+    let schema = Schema::new(name.to_owned(), true);
+    let mut sql = format!("CREATE SCHEMA IF NOT EXISTS {};\n", quote::identifier(name));
+    sql.push_str(&schema.create_sessions());
+    for column in NEWER_SESSION_COLUMNS {
+        let kind = if column == "sandbox_id" { "text" } else { "json" };
+        sql.push_str(&schema.add_column("sessions", column, kind));
+    }
+    sql.push_str(&schema.create_events());
+    sql.push_str(&schema.add_column("events", EXTRA_COLUMN, "json"));
+    sql.push_str(&schema.create_indexes());
+    sql
+}
+
+/// Whether there is all that a driver of SDK 0.4 makes. Our own columns aren't worth a lock.
+fn is_current(layout: &Layout) -> bool {
+    layout.has_documented_columns() && layout.has_indexes
+}
+
+fn missing_parts(layout: &Layout) -> Vec<String> {
+    let mut parts = Vec::new();
+    let (sessions, events) = (&layout.sessions, &layout.events);
+    for (name, table) in [("sessions", sessions), ("events", events)] {
+        if table.is_none() {
+            parts.push(format!("the table \"{name}\""));
+        }
+    }
+    if let Some(sessions) = sessions {
+        let documented = NEWER_SESSION_COLUMNS.into_iter().filter(|name| *name != EXTRA_COLUMN);
+        for name in documented.filter(|name| !sessions.has(name)) {
+            parts.push(format!("the column \"sessions\".\"{name}\""));
+        }
+    }
+    if let Some(events) = events {
+        if events.has_integer_ids() {
+            parts.push("ids of events as text".to_owned());
+        }
+        if events.column(EVENT_INDEX_COLUMN).is_none_or(|index| index.is_nullable) {
+            parts.push("the column \"events\".\"event_index\" with a value everywhere".to_owned());
+        }
+        if !layout.has_indexes {
+            parts.push("the index \"idx_events_session_order\"".to_owned());
+        }
+    }
+    parts
+}
+
+/// Whether it may succeed the next time: somebody held a lock, or made the same thing at once, as
+/// drivers do that don't take turns.
+fn is_passing(failure: &Failure) -> bool {
+    let state = failure.error.database_code().map(DatabaseCode::as_str);
+    failure.remedy == Remedy::Retry
+        || matches!(state, Some("55P03" | "23505" | "42P06" | "42P07" | "42701" | "XX000"))
+}
+
+fn column(row: &PgRow) -> Column {
+    let is_set = |index| text(row, index) == "t";
+    let (is_not_null, has_default, is_generated) = (is_set(3), is_set(4), is_set(5));
+    Column {
+        name: text(row, 1).to_owned(),
+        declared_type: text(row, 2).to_owned(),
+        is_required: is_not_null && !has_default && !is_generated,
+        is_nullable: !is_not_null,
+        is_key: is_set(6),
+        is_generated,
+        default: None,
+    }
+}
+
+fn text(row: &PgRow, index: usize) -> &str {
+    row.try_get_raw(index).ok().and_then(|value| value.as_str().ok()).unwrap_or_default()
+}
+
+const COLUMNS_QUERY: &str = "
+SELECT tables.relname, columns.attname, format_type(columns.atttypid, columns.atttypmod),
+  columns.attnotnull, columns.atthasdef OR columns.attidentity <> '', columns.attgenerated <> '',
+  EXISTS (
+    SELECT FROM pg_index AS keys
+    WHERE keys.indrelid = tables.oid AND keys.indisprimary AND columns.attnum = ANY (keys.indkey)
+  )
+FROM pg_class AS tables
+JOIN pg_namespace AS schemas ON schemas.oid = tables.relnamespace
+JOIN pg_attribute AS columns ON columns.attrelid = tables.oid
+WHERE schemas.nspname = $1 AND tables.relname IN ('sessions', 'events')
+  AND tables.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND columns.attnum > 0 AND NOT columns.attisdropped
+ORDER BY tables.relname, columns.attnum";
+
+/// By its name, as the TypeScript drivers make it, or another that serves as well.
+const INDEX_QUERY: &str = "
+SELECT 1
+FROM pg_index AS indexes
+JOIN pg_class AS names ON names.oid = indexes.indexrelid
+JOIN pg_class AS tables ON tables.oid = indexes.indrelid
+JOIN pg_namespace AS schemas ON schemas.oid = tables.relnamespace
+WHERE schemas.nspname = $1 AND tables.relname = 'events' AND indexes.indisvalid
+  AND (names.relname = 'idx_events_session_order' OR indexes.indpred IS NULL AND (
+    SELECT array_agg(columns.attname::text ORDER BY keys.place)
+    FROM unnest(indexes.indkey) WITH ORDINALITY AS keys (attnum, place)
+    JOIN pg_attribute AS columns
+      ON columns.attrelid = tables.oid AND columns.attnum = keys.attnum
+    WHERE keys.place <= 2
+  ) = ARRAY['session_id', 'event_index'])
+LIMIT 1";
+
+const SESSIONS_DEFINITION: &str = "
+  id text PRIMARY KEY,
+  agent text NOT NULL,
+  agent_session_id text NOT NULL,
+  last_connection_id text NOT NULL,
+  created_at bigint NOT NULL,
+  destroyed_at bigint,
+  sandbox_id text,
+  session_init_json json,
+  config_options_json json,
+  modes_json json,
+  extra_json json";
+
+const EVENTS_DEFINITION: &str = "
+  id text PRIMARY KEY,
+  event_index bigint NOT NULL,
+  session_id text NOT NULL,
+  created_at bigint NOT NULL,
+  connection_id text NOT NULL,
+  sender text NOT NULL,
+  payload_json json NOT NULL,
+  extra_json json";

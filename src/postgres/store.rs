@@ -1,0 +1,128 @@
+//! The handle of a database: takes calls on, and closes in order.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::OnceCell;
+use tokio::task::LocalSet;
+
+use crate::error::StoreError;
+use crate::store::{
+    Completion, Completions, Operation, OperationResult, Query, Row, SessionStore, Ticket,
+};
+
+use super::backend::{ATTEMPT_TIMEOUT, Backend};
+use super::connection::{Connector, PasswordSource};
+use super::options::PostgresOptions;
+use super::pool::Pool;
+use super::queue::{Queue, Read};
+use super::schema::Schema;
+
+/// How many rounds of writes are under way at a time.
+const MAX_ROUNDS: usize = 4;
+/// A process that ends waits no longer than this for a database that doesn't answer.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A database on a server.
+struct PostgresStore {
+    queue: Arc<Queue>,
+    completions: Arc<dyn Completions>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Opens a store. Connects to nothing yet: the first call does.
+pub fn open(
+    options: PostgresOptions,
+    password_source: Option<Arc<dyn PasswordSource>>,
+    completions: Arc<dyn Completions>,
+) -> Result<Arc<dyn SessionStore>, StoreError> {
+    let max_connections = usize::try_from(options.settings.pool.max).unwrap_or(usize::MAX);
+    let max_rounds = MAX_ROUNDS.min(max_connections);
+    let queue = Arc::new(Queue::new(max_rounds, options.max_queued_bytes, options.retry_timeout));
+    let (shared_queue, shared_completions) = (Arc::clone(&queue), Arc::clone(&completions));
+    let thread = std::thread::Builder::new()
+        .name("persist-postgres".to_owned())
+        .spawn(move || run(options, password_source, shared_queue, shared_completions))
+        .map_err(|_| StoreError::Internal { reason: "the system refused a thread" })?;
+    Ok(Arc::new(PostgresStore { queue, completions, thread: Mutex::new(Some(thread)) }))
+}
+
+fn run(
+    options: PostgresOptions,
+    password_source: Option<Arc<dyn PasswordSource>>,
+    queue: Arc<Queue>,
+    completions: Arc<dyn Completions>,
+) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a thread has a reactor and a clock");
+    let connector = Connector::new(&options, password_source, origin());
+    let settings = &options.settings;
+    let check_after = settings.keep_alive.filter(|delay| !delay.is_zero());
+    let statement_prefix =
+        if options.prepared_statements { String::new() } else { settings.timeouts_sql("LOCAL") };
+    let backend = Backend {
+        queue,
+        completions,
+        pool: Pool::new(connector, settings.pool, check_after),
+        schema: Schema::new(options.schema, options.migrate),
+        statement_prefix,
+        attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
+        statements: OnceCell::new(),
+    };
+    LocalSet::new().block_on(&runtime, Rc::new(backend).run());
+    // A name that is still being looked up is waited for by nobody.
+    runtime.shutdown_background();
+}
+
+/// Differs from driver to driver and from process to process.
+fn origin() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+impl SessionStore for PostgresStore {
+    fn submit(&self, ticket: Ticket, operation: Operation) -> Option<OperationResult> {
+        let accepted = match operation {
+            Operation::Write(row) => self.write(ticket, row),
+            Operation::Read(query) => self.read(ticket, query),
+        };
+        accepted.err().map(Err)
+    }
+
+    fn flush(&self) {
+        self.queue.limit_waiting(FLUSH_TIMEOUT);
+        self.queue.flush(FLUSH_TIMEOUT);
+    }
+
+    fn close(&self) {
+        let rejected = self.queue.close();
+        if !rejected.is_empty() {
+            let closed = |ticket| Completion { ticket, result: Err(StoreError::Closed) };
+            self.completions.deliver(rejected.into_iter().map(closed).collect());
+        }
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // Panics of tasks are caught and delivered inside.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl PostgresStore {
+    fn write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
+        // It would end the message in the middle.
+        if row.texts().any(|text| text.contains('\0')) {
+            return Err(StoreError::Internal { reason: "a text holds U+0000" });
+        }
+        self.queue.push_write(ticket, row)
+    }
+
+    fn read(&self, ticket: Ticket, query: Query) -> Result<(), StoreError> {
+        self.queue.push_read(Read { ticket, query })
+    }
+}

@@ -1,0 +1,163 @@
+//! JSON that PostgreSQL can't work with, made harmless.
+//!
+//! JSON text may hold `\u0000` and unpaired surrogates; tools print such things. `jsonb` refuses
+//! them, and in a `json` column one such row makes `payload_json->>'method'` fail for the whole
+//! query. So such a text, and only such a one, is stored as an object with a marker: the exact text
+//! is in it as one string, its backslashes escaped, beside `jsonrpc` and `method` for SQL.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+/// Marks an object as a wrapped text. A text that has this key itself is wrapped too.
+const MARKER: &str = "$sandboxAgentPersist";
+/// The key of the exact text.
+const TEXT: &str = "text";
+
+/// What to store for a JSON text: nearly always the text itself.
+pub fn stored(json: &str) -> Cow<'_, str> {
+    if is_hostile(json) || wrapped(json).is_some() { wrap(json).into() } else { json.into() }
+}
+
+/// The JSON text that was stored; `None` if it was wrapped and can't be read any more.
+pub fn original(stored: &str) -> Option<Cow<'_, str>> {
+    match wrapped(stored) {
+        Some(members) => {
+            let text = members.get(TEXT)?;
+            serde_json::from_str(text.get()).ok().map(Cow::Owned)
+        }
+        None => Some(stored.into()),
+    }
+}
+
+/// The members of a wrapped text; `None` if it is a text like any other.
+fn wrapped(json: &str) -> Option<HashMap<String, &RawValue>> {
+    if !json.contains(MARKER) {
+        return None;
+    }
+    members(json).filter(|members| members.contains_key(MARKER))
+}
+
+/// The members of an object.
+fn members(json: &str) -> Option<HashMap<String, &RawValue>> {
+    serde_json::from_str(json).ok()
+}
+
+fn wrap(json: &str) -> String {
+    let mut wrapped = format!("{{\"{MARKER}\":1");
+    for (name, value) in harmless_members(json) {
+        wrapped.push_str(&format!(",\"{name}\":{value}"));
+    }
+    wrapped.push_str(&format!(",\"{TEXT}\":"));
+    wrapped.push_str(&serde_json::to_string(json).expect("a string"));
+    wrapped.push('}');
+    wrapped
+}
+
+/// `jsonrpc` and `method` of an envelope, where they are harmless themselves.
+fn harmless_members(json: &str) -> impl Iterator<Item = (&'static str, String)> {
+    let members = members(json).unwrap_or_default();
+    ["jsonrpc", "method"].into_iter().filter_map(move |name| {
+        let value =
+            members.get(name).map(|value| value.get()).filter(|value| !is_hostile(value))?;
+        Some((name, value.to_owned()))
+    })
+}
+
+/// Whether a JSON text escapes U+0000, or half of a surrogate pair without the other.
+fn is_hostile(json: &str) -> bool {
+    let mut rest = json;
+    // What follows a backslash belongs to it: `\\u0000` is a backslash and plain characters.
+    while let Some(at) = rest.find('\\') {
+        let escape = &rest[at + 1..];
+        match code_unit(escape) {
+            Some(0) => return true,
+            Some(0xd800..=0xdbff) => match escape.get(5..).and_then(|next| next.strip_prefix('\\'))
+            {
+                Some(next) if matches!(code_unit(next), Some(0xdc00..=0xdfff)) => {
+                    rest = &next[5..];
+                    continue;
+                }
+                _ => return true,
+            },
+            Some(0xdc00..=0xdfff) => return true,
+            _ => rest = escape.get(1..).unwrap_or_default(),
+        }
+    }
+    false
+}
+
+/// The unit that `uXXXX` at the text's start stands for.
+fn code_unit(escape: &str) -> Option<u16> {
+    u16::from_str_radix(escape.strip_prefix('u')?.get(..4)?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_postgres_cannot_work_with_is_wrapped() {
+        for harmless in [
+            r#"{"a":"\\u0000"}"#,
+            r#"{"a":"\ud83d\ude00"}"#,
+            r#"{"a":"\n\u0001\\"}"#,
+            r#""$sandboxAgentPersist""#,
+            r#"{"a":{"$sandboxAgentPersist":1}}"#,
+            "null",
+        ] {
+            assert_eq!(stored(harmless), harmless);
+            assert_eq!(original(harmless).unwrap(), harmless);
+        }
+        for hostile in [
+            r#"{"a":"\u0000"}"#,
+            r#"{"a":"\\\u0000"}"#,
+            r#"{"\ud83d":1}"#,
+            r#"["\ude00\ud83d"]"#,
+            r#"["\ud83d\n"]"#,
+            r#"["\ud83d\u0041"]"#,
+            r#"{"$sandboxAgentPersist":null,"text":"x"}"#,
+            r#"{"$sandboxAgentPersist":1}"#,
+        ] {
+            let stored = stored(hostile);
+            assert_ne!(stored, hostile);
+            assert!(!is_hostile(&stored), "{stored}");
+            assert_eq!(original(&stored).unwrap(), hostile);
+        }
+    }
+
+    #[test]
+    fn sql_still_finds_the_method() {
+        let stored = stored(r#"{"jsonrpc":"2.0","method":"m","params":"\u0000"}"#);
+        assert!(stored.starts_with(r#"{"$sandboxAgentPersist":1,"jsonrpc":"2.0","method":"m","#));
+        let hostile = super::stored(r#"{"method":"\u0000"}"#);
+        assert!(!hostile.contains("\"method\":"), "{hostile}");
+    }
+
+    #[test]
+    fn keys_in_another_order_are_a_wrapped_text_still() {
+        // As jsonb prints them.
+        let stored = r#"{"text": "[\"\\u0000\"]", "$sandboxAgentPersist": 1}"#;
+        assert_eq!(original(stored).unwrap(), r#"["\u0000"]"#);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_json_comes_back_and_is_stored_harmless(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    r"\u0000", r"\ud83d", r"\ude00", r"\\", r"\n", "u0000", "é", "$sandboxAgentPersist",
+                ]),
+                0..8,
+            ),
+        ) {
+            let text = parts.concat();
+            for json in [format!("\"{text}\""), format!("{{\"{text}\":1}}")] {
+                let stored = stored(&json);
+                proptest::prop_assert!(!is_hostile(&stored));
+                proptest::prop_assert_eq!(original(&stored).unwrap(), json);
+            }
+        }
+    }
+}

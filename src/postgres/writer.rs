@@ -1,0 +1,72 @@
+//! Writing a round: one message, and what to do if the server won't have it.
+
+use std::sync::Arc;
+
+use crate::error::StoreError;
+use crate::store::Outcome;
+
+use super::backend::{Backend, Intent};
+use super::failure::{Failure, Remedy};
+use super::queue::{Queue, Write};
+
+/// Writes that nobody was told about yet. What is left when it is dropped holds up no read.
+pub struct Unsettled {
+    queue: Arc<Queue>,
+    writes: Vec<Write>,
+}
+
+impl Unsettled {
+    pub fn new(queue: &Arc<Queue>, writes: Vec<Write>) -> Self {
+        Self { queue: Arc::clone(queue), writes }
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if !self.writes.is_empty() {
+            self.queue.settle(&self.writes, false);
+        }
+    }
+}
+
+/// Stores what the server will have, and settles all.
+pub async fn write(backend: &Backend, mut unsettled: Unsettled) {
+    // How many go in one message: all, until the server refuses a row among them.
+    let mut sizes = vec![unsettled.writes.len()];
+    while let Some(size) = sizes.pop() {
+        let result = store(backend, &unsettled.writes[..size]).await;
+        if size > 1 && matches!(&result, Err(failure) if failure.remedy == Remedy::Split) {
+            let half = size / 2;
+            // The first half goes first.
+            sizes.extend([size - half, half]);
+            continue;
+        }
+        settle(backend, &mut unsettled, size, result.map_err(|failure| failure.error));
+    }
+}
+
+/// One message, one transaction.
+async fn store(backend: &Backend, writes: &[Write]) -> Result<(), Failure> {
+    backend
+        .with_retries(Intent::Write, async |lease, statements| {
+            let sql = statements.upsert(writes.iter().map(|write| &write.row));
+            lease.connection().execute(&sql).await?;
+            if writes.iter().any(|write| statements.drops_fields_of(&write.row)) {
+                backend.completions.warn_of_dropped_fields();
+            }
+            Ok(())
+        })
+        .await
+}
+
+fn settle(
+    backend: &Backend,
+    unsettled: &mut Unsettled,
+    size: usize,
+    result: Result<(), StoreError>,
+) {
+    let done: Vec<Write> = unsettled.writes.drain(..size).collect();
+    backend.queue.settle(&done, result.is_ok());
+    let result = |()| result.clone().map(|()| Outcome::Stored);
+    backend.deliver(done.into_iter().map(|write| (write.ticket, result(()))));
+}
