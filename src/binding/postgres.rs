@@ -130,6 +130,7 @@ impl PostgresSessionPersistDriver {
 ///
 /// @param schema Default: `"public"`.
 /// @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: not a name that the driver takes.
+#[cfg_attr(test, allow(dead_code, reason = "registered in addons, which tests are not"))]
 #[napi(ts_args_type = "schema?: string")]
 pub fn postgres_schema_sql(env: &Env, schema: Unknown<'_>) -> napi::Result<String> {
     let name = || -> Result<String, CallError> {

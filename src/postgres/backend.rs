@@ -29,6 +29,7 @@ pub struct Backend {
     pub completions: Arc<dyn Completions>,
     pub pool: Rc<Pool>,
     pub schema: Schema,
+    pub uses_prepared_statements: bool,
     /// Goes before every statement, where there are timeouts to set.
     pub statement_prefix: String,
     pub attempt_timeout: Duration,
@@ -149,7 +150,8 @@ impl Backend {
         let connection = lease.connection();
         let open = async move || {
             let layout = self.schema.open(connection, deadline).await?;
-            Ok(Statements::new(&self.schema, &layout, self.statement_prefix.clone()))
+            let prefix = self.statement_prefix.clone();
+            Ok(Statements::new(&self.schema, &layout, self.uses_prepared_statements, prefix))
         };
         self.statements.get_or_try_init(open).await
     }

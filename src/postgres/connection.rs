@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use crate::error::StoreError;
 
 use super::failure::{Failure, Remedy};
+use super::message::Message;
 use super::options::PostgresOptions;
 use super::settings::{Address, Password, Settings, TargetSession, Tls};
 
@@ -48,22 +49,20 @@ pub struct Connector {
 }
 
 impl Connection {
-    /// Sends a message, and returns the rows of its last statement.
-    pub async fn fetch(&mut self, sql: &str) -> Result<Vec<PgRow>, Failure> {
-        let sql = format!("{}{sql}", self.mark);
-        Ok(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut self.inner).await?)
+    /// Sends a message, and returns the rows of its statements.
+    pub async fn fetch(&mut self, message: Message) -> Result<Vec<PgRow>, Failure> {
+        let (sql, parameters) = message.into_parts();
+        let sql = AssertSqlSafe(format!("{}{sql}", self.mark));
+        let rows = match parameters {
+            None => sqlx::raw_sql(sql).fetch_all(&mut self.inner).await,
+            Some(values) => sqlx::query_with(sql, values).fetch_all(&mut self.inner).await,
+        };
+        Ok(rows?)
     }
 
-    /// Sends a message.
+    /// Sends statements without values.
     pub async fn execute(&mut self, sql: &str) -> Result<(), Failure> {
-        let sql = format!("{}{sql}", self.mark);
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.inner).await?;
-        Ok(())
-    }
-
-    /// For statements with parameters.
-    pub fn driver(&mut self) -> &mut PgConnection {
-        &mut self.inner
+        self.fetch(Message::simple(sql)).await.map(drop)
     }
 
     /// Whether the server still answers.
@@ -166,7 +165,7 @@ impl Connector {
             connection.execute(&self.session_settings).await?;
         }
         let question = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
-        let rows = connection.fetch(question).await?;
+        let rows = connection.fetch(Message::simple(question)).await?;
         let is = |column: usize, expected: &str| {
             let value = rows.first().and_then(|row| row.try_get_raw(column).ok());
             value.is_some_and(|value| value.as_str().is_ok_and(|value| value == expected))

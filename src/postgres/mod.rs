@@ -12,6 +12,7 @@
 //! | `retry` | pauses between attempts | any |
 //! | `schema` | table layouts and their upgrade | `persist-postgres` |
 //! | `queries` | the statements, and rows in and out | `persist-postgres` |
+//! | `message` | statements and their values | any |
 //! | `quote` | values as SQL | any |
 //! | `wrap` | JSON that PostgreSQL can't work with | any |
 //! | `failure` | sqlx's errors as ours, and what helps | any |
@@ -20,6 +21,7 @@
 mod backend;
 mod connection;
 mod failure;
+mod message;
 mod options;
 mod pool;
 mod queries;

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::connection::{Connection, Connector};
 use super::failure::{Failure, Remedy};
-use super::quote;
+use super::message::Message;
 use super::settings::PoolLimits;
 
 /// One that has been idle for longer is asked whether it still lives before it is used.
@@ -110,8 +110,7 @@ impl Pool {
 
     /// Closes connections as they grow too old, until none is left that may.
     async fn reap(&self) {
-        loop {
-            let Some(next) = self.next_reaping() else { break };
+        while let Some(next) = self.next_reaping() {
             tokio::time::sleep_until(next.into()).await;
             let aged = self.take_aged();
             for Idle { connection, .. } in aged {
@@ -163,15 +162,15 @@ impl Lease<'_> {
 
     /// Ends the server process whose last message has this mark, and waits until it is gone.
     async fn end_process_of(&mut self, mark: &str) -> Result<(), Failure> {
-        let pattern = quote::text(&format!("{}%", mark.trim_end()));
-        let sql = format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE query LIKE {pattern} AND pid <> pg_backend_pid()"
-        );
-        while !self.connection().fetch(&sql).await?.is_empty() {
+        loop {
+            let message = Message::simple("SELECT pg_terminate_backend(pid) FROM pg_stat_activity")
+                .sql(" WHERE pid <> pg_backend_pid() AND query LIKE ")
+                .text(&format!("{mark}%"));
+            if self.connection().fetch(message).await?.is_empty() {
+                return Ok(());
+            }
             tokio::time::sleep(ENDING_PAUSE).await;
         }
-        Ok(())
     }
 
     /// The use of the connection has ended like this. `held_write`: something may have been sent that

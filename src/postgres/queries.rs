@@ -1,7 +1,7 @@
 //! The statements, and rows in and out.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sqlx::Row as _;
@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 use crate::cursor::{self, Position};
 use crate::error::StoreError;
 use crate::json;
-use crate::layout::{Layout, OptionalColumns};
+use crate::layout::{EXTRA_COLUMN, Layout, OptionalColumns, Table};
 use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
@@ -19,57 +19,79 @@ use crate::store::Row;
 
 use super::connection::Connection;
 use super::failure::Failure;
-use super::quote::{push_optional_text, push_text, text};
+use super::message::Message;
+use super::quote;
 use super::schema::Schema;
 use super::wrap;
 
 /// The statements for the tables that were found.
 #[derive(Debug)]
 pub struct Statements {
+    is_prepared: bool,
     /// Goes before every statement, in the same message and so in the same transaction.
     prefix: String,
-    insert_sessions: String,
-    replace_sessions: String,
-    insert_events: String,
-    replace_events: String,
+    sessions: Upsert,
+    events: Upsert,
     select_sessions: String,
     select_events: String,
     columns: OptionalColumns,
 }
 
+/// How rows go into a table.
+#[derive(Debug)]
+struct Upsert {
+    table: String,
+    columns: Vec<ColumnType>,
+}
+
+/// A column, and how its values are sent.
+#[derive(Debug)]
+struct ColumnType {
+    name: &'static str,
+    is_number: bool,
+    /// As the table has it.
+    declared_type: String,
+}
+
+const SESSION_COLUMNS: [&str; 10] = [
+    "id",
+    "agent",
+    "agent_session_id",
+    "last_connection_id",
+    "created_at",
+    "destroyed_at",
+    "sandbox_id",
+    "session_init_json",
+    "config_options_json",
+    "modes_json",
+];
+const EVENT_COLUMNS: [&str; 7] =
+    ["id", "event_index", "session_id", "created_at", "connection_id", "sender", "payload_json"];
+const NUMBER_COLUMNS: [&str; 3] = ["event_index", "created_at", "destroyed_at"];
+
+/// A value of a row.
+enum Value<'row> {
+    Text(Option<Cow<'row, str>>),
+    Number(Option<i64>),
+}
+
 impl Statements {
-    /// The statements for a schema with this layout; `prefix` goes before each.
-    pub fn new(schema: &Schema, layout: &Layout, prefix: String) -> Self {
+    /// The statements for a schema with this layout; `prefix` goes before each of simple ones.
+    pub fn new(schema: &Schema, layout: &Layout, is_prepared: bool, prefix: String) -> Self {
         let columns = layout.optional_columns();
-        let (sessions, events) = (schema.table("sessions"), schema.table("events"));
-        let session_extra = if columns.session_extra { ", extra_json" } else { "" };
-        let event_extra = if columns.event_extra { ", extra_json" } else { "" };
-        let replace_extra = |has| if has { ", extra_json = excluded.extra_json" } else { "" };
-        let select_extra = |has| if has { "extra_json" } else { "NULL" };
+        let select = |table: &str, names: &[&str], has_extra| {
+            // As texts: what the prepared ones would send in binary form, and the simple ones wouldn't.
+            let names: Vec<String> = names.iter().map(|name| format!("{name}::text")).collect();
+            let extra = if has_extra { "extra_json::text" } else { "NULL" };
+            format!("SELECT {}, {extra} FROM {} AS stored", names.join(", "), schema.table(table))
+        };
         Self {
+            is_prepared,
             prefix,
-            insert_sessions: format!(
-                "INSERT INTO {sessions} (id, agent, agent_session_id, last_connection_id, created_at, destroyed_at, sandbox_id, session_init_json, config_options_json, modes_json{session_extra}) VALUES "
-            ),
-            replace_sessions: format!(
-                " ON CONFLICT (id) DO UPDATE SET agent = excluded.agent, agent_session_id = excluded.agent_session_id, last_connection_id = excluded.last_connection_id, created_at = excluded.created_at, destroyed_at = excluded.destroyed_at, sandbox_id = excluded.sandbox_id, session_init_json = excluded.session_init_json, config_options_json = excluded.config_options_json, modes_json = excluded.modes_json{};",
-                replace_extra(columns.session_extra)
-            ),
-            insert_events: format!(
-                "INSERT INTO {events} (id, event_index, session_id, created_at, connection_id, sender, payload_json{event_extra}) VALUES "
-            ),
-            replace_events: format!(
-                " ON CONFLICT (id) DO UPDATE SET event_index = excluded.event_index, session_id = excluded.session_id, created_at = excluded.created_at, connection_id = excluded.connection_id, sender = excluded.sender, payload_json = excluded.payload_json{};",
-                replace_extra(columns.event_extra)
-            ),
-            select_sessions: format!(
-                "SELECT id, agent, agent_session_id, last_connection_id, created_at, destroyed_at, sandbox_id, session_init_json, config_options_json, modes_json, {} FROM {sessions}",
-                select_extra(columns.session_extra)
-            ),
-            select_events: format!(
-                "SELECT id, event_index, session_id, created_at, connection_id, sender, payload_json, {} FROM {events}",
-                select_extra(columns.event_extra)
-            ),
+            sessions: Upsert::new(schema, "sessions", &SESSION_COLUMNS, layout.sessions.as_ref()),
+            events: Upsert::new(schema, "events", &EVENT_COLUMNS, layout.events.as_ref()),
+            select_sessions: select("sessions", &SESSION_COLUMNS, columns.session_extra),
+            select_events: select("events", &EVENT_COLUMNS, columns.event_extra),
             columns,
         }
     }
@@ -82,57 +104,29 @@ impl Statements {
         }
     }
 
-    /// The message that stores these rows, the last of an id winning. Both kinds are sorted by id,
-    /// and events come first: messages that lock the same rows lock them in the same order.
-    pub fn upsert<'row>(&self, rows: impl Iterator<Item = &'row Row>) -> String {
-        let (mut sessions, mut events) = (HashMap::new(), HashMap::new());
+    /// The messages that store these rows, the last of an id winning; one, unless statements are
+    /// prepared. Both kinds are sorted by id, and events come first: messages that lock the same rows
+    /// lock them in the same order.
+    pub fn upsert<'row>(&self, rows: impl Iterator<Item = &'row Row>) -> Vec<Message> {
+        let (mut sessions, mut events) = (BTreeMap::new(), BTreeMap::new());
         for row in rows {
             match row {
-                Row::Session(session) => drop(sessions.insert(session.id.as_str(), session)),
-                Row::Event(event) => drop(events.insert(event.id.as_str(), event)),
+                Row::Session(session) => drop(sessions.insert(&session.id, session)),
+                Row::Event(event) => drop(events.insert(&event.id, event)),
             }
         }
+        let events: Vec<Vec<Value<'_>>> = events.into_values().map(event_values).collect();
+        let sessions: Vec<Vec<Value<'_>>> = sessions.into_values().map(session_values).collect();
+        let tables = [(&self.events, events), (&self.sessions, sessions)];
+        let tables = tables.into_iter().filter(|(_, rows)| !rows.is_empty());
+        if self.is_prepared {
+            return tables.map(|(table, rows)| table.prepared(&rows)).collect();
+        }
         let mut sql = self.prefix.clone();
-        if !events.is_empty() {
-            sql.push_str(&self.insert_events);
-            push_rows(&mut sql, events, |sql, event| self.push_event(sql, event));
-            sql.push_str(&self.replace_events);
+        for (table, rows) in tables {
+            table.push_simple(&mut sql, &rows);
         }
-        if !sessions.is_empty() {
-            sql.push_str(&self.insert_sessions);
-            push_rows(&mut sql, sessions, |sql, session| self.push_session(sql, session));
-            sql.push_str(&self.replace_sessions);
-        }
-        sql
-    }
-
-    fn push_event(&self, sql: &mut String, event: &SessionEvent) {
-        push_text(sql, &event.id);
-        push_number(sql, Some(event.event_index));
-        push_field(sql, Some(&event.session_id));
-        push_number(sql, Some(event.created_at));
-        push_field(sql, Some(&event.connection_id));
-        push_field(sql, Some(&event.sender));
-        push_json(sql, Some(&event.payload));
-        if self.columns.event_extra {
-            push_json(sql, event.extra.as_ref());
-        }
-    }
-
-    fn push_session(&self, sql: &mut String, session: &SessionRecord) {
-        push_text(sql, &session.id);
-        push_field(sql, Some(&session.agent));
-        push_field(sql, Some(&session.agent_session_id));
-        push_field(sql, Some(&session.last_connection_id));
-        push_number(sql, Some(session.created_at));
-        push_number(sql, session.destroyed_at);
-        push_field(sql, session.sandbox_id.as_ref());
-        push_json(sql, session.session_init.as_ref());
-        push_json(sql, session.config_options.as_ref());
-        push_json(sql, session.modes.as_ref());
-        if self.columns.session_extra {
-            push_json(sql, session.extra.as_ref());
-        }
+        vec![Message::simple(sql)]
     }
 
     /// The session with this id, as a JSON object.
@@ -141,8 +135,8 @@ impl Statements {
         connection: &mut Connection,
         id: &str,
     ) -> Result<Option<JsonText>, Failure> {
-        let sql = format!("{}{} WHERE id = {}", self.prefix, self.select_sessions, text(id));
-        let rows = connection.fetch(&sql).await?;
+        let message = self.message().sql(&self.select_sessions).sql(" WHERE id = ").text(id);
+        let rows = connection.fetch(message).await?;
         let session = rows.first().map(|row| with_session(row, json::session_text)).transpose();
         session.map_err(Failure::of_call)
     }
@@ -155,13 +149,9 @@ impl Statements {
     ) -> Result<Page, Failure> {
         let start = cursor::parse(request.cursor.as_deref(), SESSIONS_LIST);
         let mut page = PageBuilder::new(SESSIONS_LIST, request.limit, start.offset);
-        let from = match &start.after {
-            Some(position) => format!(" WHERE {}", follows("created_at", position)),
-            None => String::new(),
-        };
-        let sql = format!("{}{}{from}", self.prefix, self.select_sessions);
-        let sql = with_order(sql, "created_at", &start, &page);
-        for row in connection.fetch(&sql).await? {
+        let message = self.message().sql(&self.select_sessions).sql(" WHERE true");
+        let message = from_start(message, "stored.created_at", &start, page.rows_wanted());
+        for row in connection.fetch(message).await? {
             with_session(&row, |session| page.add_session(session)).map_err(Failure::of_call)?;
         }
         Ok(page.finish())
@@ -176,65 +166,172 @@ impl Statements {
     ) -> Result<Page, Failure> {
         let start = cursor::parse(request.cursor.as_deref(), session_id);
         let mut page = PageBuilder::new(session_id, request.limit, start.offset);
-        let from = match &start.after {
-            Some(position) => format!(" AND {}", follows("event_index", position)),
-            None => String::new(),
-        };
-        let (prefix, select, id) = (&self.prefix, &self.select_events, text(session_id));
-        let sql = format!("{prefix}{select} WHERE session_id = {id}{from}");
-        let sql = with_order(sql, "event_index", &start, &page);
-        for row in connection.fetch(&sql).await? {
+        let message = self.message().sql(&self.select_events);
+        let message = message.sql(" WHERE session_id = ").text(session_id);
+        let message = from_start(message, "stored.event_index", &start, page.rows_wanted());
+        for row in connection.fetch(message).await? {
             with_event(&row, |event| page.add_event(event)).map_err(Failure::of_call)?;
         }
         Ok(page.finish())
     }
-}
 
-fn push_rows<T>(sql: &mut String, rows: HashMap<&str, T>, push: impl Fn(&mut String, T)) {
-    let mut rows: Vec<(&str, T)> = rows.into_iter().collect();
-    rows.sort_unstable_by_key(|(id, _)| *id);
-    for (number, (_, row)) in rows.into_iter().enumerate() {
-        sql.push_str(if number == 0 { "(" } else { ",(" });
-        push(sql, row);
-        sql.push(')');
+    fn message(&self) -> Message {
+        if self.is_prepared { Message::prepared("") } else { Message::simple(self.prefix.as_str()) }
     }
 }
 
-fn push_field(sql: &mut String, value: Option<&String>) {
-    sql.push(',');
-    push_optional_text(sql, value.map(String::as_str));
+impl Upsert {
+    fn new(
+        schema: &Schema,
+        table: &'static str,
+        names: &[&'static str],
+        layout: Option<&Table>,
+    ) -> Self {
+        let column = |name: &'static str| {
+            let declared_type = layout?.column(name)?.declared_type.clone();
+            Some(ColumnType { name, is_number: NUMBER_COLUMNS.contains(&name), declared_type })
+        };
+        let columns = names.iter().copied().chain([EXTRA_COLUMN]).filter_map(column).collect();
+        Self { table: schema.table(table), columns }
+    }
+
+    fn push_simple(&self, sql: &mut String, rows: &[Vec<Value<'_>>]) {
+        sql.push_str(&format!("INSERT INTO {} ({}) VALUES ", self.table, self.names("")));
+        for (number, row) in rows.iter().enumerate() {
+            sql.push_str(if number == 0 { "(" } else { "),(" });
+            // A field that there is no column for comes last, and is left out.
+            for (place, value) in row.iter().take(self.columns.len()).enumerate() {
+                if place > 0 {
+                    sql.push(',');
+                }
+                value.push(sql);
+            }
+        }
+        sql.push(')');
+        sql.push_str(&self.on_conflict());
+        sql.push(';');
+    }
+
+    /// One array a column: the statement is the same for any number of rows.
+    fn prepared(&self, rows: &[Vec<Value<'_>>]) -> Message {
+        let values: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| format!("{}::{}", column.name, column.declared_type))
+            .collect();
+        let values = values.join(", ");
+        let insert =
+            format!("INSERT INTO {} ({}) SELECT {values} FROM unnest(", self.table, self.names(""));
+        let mut message = Message::prepared(insert);
+        for (place, column) in self.columns.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            let of_column = rows.iter().map(|row| &row[place]);
+            message = if column.is_number {
+                let numbers: Vec<Option<i64>> = of_column.map(Value::number).collect();
+                message.sql(comma).parameter(numbers).sql("::bigint[]")
+            } else {
+                let texts: Vec<Option<&str>> = of_column.map(Value::text).collect();
+                message.sql(comma).parameter(texts).sql("::text[]")
+            };
+        }
+        message.sql(&format!(") AS rows ({}){}", self.names(""), self.on_conflict()))
+    }
+
+    fn names(&self, prefix: &str) -> String {
+        let names: Vec<String> =
+            self.columns.iter().map(|column| format!("{prefix}{}", column.name)).collect();
+        names.join(", ")
+    }
+
+    fn on_conflict(&self) -> String {
+        let replaced = self.columns.iter().filter(|column| column.name != "id");
+        let replaced: Vec<String> =
+            replaced.map(|ColumnType { name, .. }| format!("{name} = excluded.{name}")).collect();
+        format!(" ON CONFLICT (id) DO UPDATE SET {}", replaced.join(", "))
+    }
 }
 
-fn push_json(sql: &mut String, json: Option<&JsonText>) {
-    sql.push(',');
-    push_optional_text(sql, json.map(|json| wrap::stored(json)).as_deref());
+impl Value<'_> {
+    fn push(&self, sql: &mut String) {
+        match self {
+            Self::Text(Some(text)) => quote::push_text(sql, text),
+            Self::Number(Some(number)) => {
+                write!(sql, "{number}").expect("a String takes whatever is written");
+            }
+            Self::Text(None) | Self::Number(None) => sql.push_str("NULL"),
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => text.as_deref(),
+            Self::Number(_) => None,
+        }
+    }
+
+    fn number(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => *number,
+            Self::Text(_) => None,
+        }
+    }
 }
 
-fn push_number(sql: &mut String, number: Option<i64>) {
-    let written = match number {
-        Some(number) => write!(sql, ",{number}"),
-        None => write!(sql, ",NULL"),
-    };
-    written.expect("a String takes whatever is written");
+/// In the order of [`EVENT_COLUMNS`].
+fn event_values(event: &SessionEvent) -> Vec<Value<'_>> {
+    vec![
+        text_value(&event.id),
+        Value::Number(Some(event.event_index)),
+        text_value(&event.session_id),
+        Value::Number(Some(event.created_at)),
+        text_value(&event.connection_id),
+        text_value(&event.sender),
+        json_value(Some(&event.payload)),
+        json_value(event.extra.as_ref()),
+    ]
 }
 
-fn follows(order: &str, position: &Position) -> String {
-    format!("({order}, id) > ({}, {})", position.order, text(&position.id))
+/// In the order of [`SESSION_COLUMNS`].
+fn session_values(session: &SessionRecord) -> Vec<Value<'_>> {
+    vec![
+        text_value(&session.id),
+        text_value(&session.agent),
+        text_value(&session.agent_session_id),
+        text_value(&session.last_connection_id),
+        Value::Number(Some(session.created_at)),
+        Value::Number(session.destroyed_at),
+        Value::Text(session.sandbox_id.as_deref().map(Cow::Borrowed)),
+        json_value(session.session_init.as_ref()),
+        json_value(session.config_options.as_ref()),
+        json_value(session.modes.as_ref()),
+        json_value(session.extra.as_ref()),
+    ]
 }
 
-fn with_order(
-    mut sql: String,
-    order: &str,
-    start: &cursor::Start,
-    page: &PageBuilder<'_>,
-) -> String {
+fn text_value(text: &str) -> Value<'_> {
+    Value::Text(Some(text.into()))
+}
+
+fn json_value(json: Option<&JsonText>) -> Value<'_> {
+    Value::Text(json.map(|json| wrap::stored(json)))
+}
+
+/// The rows from where a page starts, in order. A bare name would mean the text that is selected.
+fn from_start(message: Message, order: &str, start: &cursor::Start, rows: u64) -> Message {
     // PostgreSQL counts with signs; nobody has more rows than that.
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    sql.push_str(&format!(" ORDER BY {order}, id LIMIT {}", count(page.rows_wanted())));
-    if start.after.is_none() && start.offset > 0 {
-        sql.push_str(&format!(" OFFSET {}", count(start.offset)));
+    let message = match &start.after {
+        Some(Position { order: number, id }) => {
+            let message = message.sql(&format!(" AND ({order}, stored.id) > (")).number(*number);
+            message.sql(", ").text(id).sql(")")
+        }
+        None => message,
+    };
+    let message = message.sql(&format!(" ORDER BY {order}, stored.id LIMIT ")).number(count(rows));
+    match start.after {
+        None if start.offset > 0 => message.sql(" OFFSET ").number(count(start.offset)),
+        _ => message,
     }
-    sql
 }
 
 fn with_session<T>(

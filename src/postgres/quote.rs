@@ -26,14 +26,6 @@ pub fn push_text(sql: &mut String, text: &str) {
     sql.push('\'');
 }
 
-/// Appends a text literal, or `NULL`.
-pub fn push_optional_text(sql: &mut String, text: Option<&str>) {
-    match text {
-        Some(text) => push_text(sql, text),
-        None => sql.push_str("NULL"),
-    }
-}
-
 /// The text as a literal.
 pub fn text(text: &str) -> String {
     let mut sql = String::new();

@@ -15,6 +15,7 @@ use crate::layout::{
 
 use super::connection::Connection;
 use super::failure::{Failure, Remedy};
+use super::message::Message;
 use super::quote;
 
 /// A change that waits for a lock makes everybody behind it wait: it gives up soon, and comes back.
@@ -66,14 +67,15 @@ impl Schema {
     async fn inspect(&self, connection: &mut Connection) -> Result<Layout, Failure> {
         let schema = quote::text(&self.name);
         let mut tables = (None, None);
-        for row in connection.fetch(&COLUMNS_QUERY.replace("$1", &schema)).await? {
+        for row in connection.fetch(Message::simple(COLUMNS_QUERY.replace("$1", &schema))).await? {
             let table = match text(&row, 0) {
                 "sessions" => &mut tables.0,
                 _ => &mut tables.1,
             };
             table.get_or_insert_with(|| Table { columns: Vec::new() }).columns.push(column(&row));
         }
-        let has_indexes = !connection.fetch(&INDEX_QUERY.replace("$1", &schema)).await?.is_empty();
+        let question = Message::simple(INDEX_QUERY.replace("$1", &schema));
+        let has_indexes = !connection.fetch(question).await?.is_empty();
         let layout = Layout { sessions: tables.0, events: tables.1, has_indexes };
         match layout.foreign_table() {
             Some((table, reason)) => Err(Failure::of_call(StoreError::ForeignTable {
@@ -134,7 +136,8 @@ impl Schema {
     ) -> Result<(), Failure> {
         let name = quote::text(&format!("sandbox-agent-persist {}", self.name));
         let question = format!("SELECT pg_try_advisory_xact_lock(hashtextextended({name}, 0))");
-        while connection.fetch(&question).await?.first().map(|row| text(row, 0)) != Some("t") {
+        let ask = || Message::simple(question.as_str());
+        while connection.fetch(ask()).await?.first().map(|row| text(row, 0)) != Some("t") {
             if Instant::now() >= deadline {
                 let reason = "another process is changing the schema".to_owned();
                 return Err(Failure::of_call(StoreError::Unavailable {

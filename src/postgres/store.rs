@@ -71,6 +71,7 @@ fn run(
         completions,
         pool: Pool::new(connector, settings.pool, check_after),
         schema: Schema::new(options.schema, options.migrate),
+        uses_prepared_statements: options.prepared_statements,
         statement_prefix,
         attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
         statements: OnceCell::new(),

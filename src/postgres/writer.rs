@@ -49,8 +49,9 @@ pub async fn write(backend: &Backend, mut unsettled: Unsettled) {
 async fn store(backend: &Backend, writes: &[Write]) -> Result<(), Failure> {
     backend
         .with_retries(Intent::Write, async |lease, statements| {
-            let sql = statements.upsert(writes.iter().map(|write| &write.row));
-            lease.connection().execute(&sql).await?;
+            for message in statements.upsert(writes.iter().map(|write| &write.row)) {
+                lease.connection().fetch(message).await?;
+            }
             if writes.iter().any(|write| statements.drops_fields_of(&write.row)) {
                 backend.completions.warn_of_dropped_fields();
             }

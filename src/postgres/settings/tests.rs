@@ -3,6 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use super::error::SettingsError;
+use super::resolve::Timeouts;
+use super::tls::ClientCertificate;
 use super::*;
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
