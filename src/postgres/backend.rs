@@ -68,7 +68,7 @@ impl Backend {
     }
 
     async fn write(&self, round: Round) {
-        let (writes, lanes) = round.into_parts();
+        let (writes, hold) = round.into_parts();
         let tickets: Vec<Ticket> = writes.iter().map(|write| write.ticket).collect();
         // Dropped with what it holds: what it hasn't settled is settled as far as the queue goes.
         let unsettled = writer::Unsettled::new(&self.queue, writes);
@@ -78,7 +78,7 @@ impl Backend {
             // Those that were told already are no longer known.
             self.deliver(tickets.into_iter().map(|ticket| (ticket, panicked())));
         }
-        self.queue.end_round(&lanes);
+        self.queue.end_round(&hold);
     }
 
     async fn read(&self, Read { ticket, query }: Read) {

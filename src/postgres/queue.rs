@@ -20,6 +20,11 @@ use crate::store::{EventsQuery, Query, Row, Ticket};
 const MAX_ROUND_WRITES: usize = 1_000;
 /// … and this many bytes; a larger write goes alone.
 const MAX_ROUND_BYTES: usize = 8 * 1024 * 1024;
+/// Rounds share a commit's cost among their writes: while this many have just gone out, what arrives
+/// waits and goes together …
+const MAX_YOUNG_ROUNDS: usize = 2;
+/// … but not for long: the server may be far away, or a round be waiting for a lock.
+const YOUTH: Duration = Duration::from_millis(20);
 /// How many waiting writes are looked at for one round: those of lanes that are under way stay.
 const MAX_WRITES_LOOKED_AT: usize = 4_000;
 
@@ -43,7 +48,14 @@ type Lanes = [u64; 2];
 pub struct Round {
     /// In the order of the calls.
     pub writes: Vec<Write>,
+    hold: Hold,
+}
+
+/// What a round keeps from others until it is done with.
+#[derive(Debug)]
+pub struct Hold {
     lanes: Vec<Lanes>,
+    since: Instant,
 }
 
 /// A read on its way.
@@ -89,7 +101,8 @@ struct State {
     unsettled: BTreeMap<u64, bool>,
     last_writes: LastWrites,
     busy_lanes: HashSet<u64>,
-    rounds: usize,
+    /// When each round that is under way went out.
+    rounds: Vec<Instant>,
     held_reads: Vec<(Awaited, Read)>,
     ready_reads: VecDeque<Read>,
     reads: usize,
@@ -125,7 +138,7 @@ impl Queue {
             unsettled: BTreeMap::new(),
             last_writes: LastWrites::default(),
             busy_lanes: HashSet::new(),
-            rounds: 0,
+            rounds: Vec::new(),
             held_reads: Vec::new(),
             ready_reads: VecDeque::new(),
             reads: 0,
@@ -203,15 +216,18 @@ impl Queue {
                     state.reads += 1;
                     return Work::Read(read);
                 }
-                if state.rounds < self.max_rounds
-                    && let Some(round) = state.take_round()
-                {
+                let may_go_out = state.rounds.len() < self.max_rounds
+                    && state.rounds_younger_than(YOUTH, now) < MAX_YOUNG_ROUNDS;
+                if let Some(round) = may_go_out.then(|| state.take_round(now)).flatten() {
                     return Work::Round(round);
                 }
                 if state.is_closing && state.is_idle() {
                     return Work::End;
                 }
-                state.writes.front().map(|write| state.deadline(write, self.retry_timeout))
+                let expiry =
+                    state.writes.front().map(|write| state.deadline(write, self.retry_timeout));
+                let coming_of_age = (!may_go_out).then(|| state.next_coming_of_age(now)).flatten();
+                expiry.map(|expiry| coming_of_age.map_or(expiry, |age| age.min(expiry)))
             };
             match deadline {
                 Some(deadline) => {
@@ -237,10 +253,12 @@ impl Queue {
     }
 
     /// The round is done with, and its lanes are free for others.
-    pub fn end_round(&self, lanes: &[Lanes]) {
+    pub fn end_round(&self, hold: &Hold) {
         let mut state = self.lock();
-        state.rounds -= 1;
-        for lane in lanes.iter().flatten() {
+        if let Some(place) = state.rounds.iter().position(|since| *since == hold.since) {
+            state.rounds.swap_remove(place);
+        }
+        for lane in hold.lanes.iter().flatten() {
             state.busy_lanes.remove(lane);
         }
         drop(state);
@@ -329,7 +347,7 @@ impl State {
 
     /// The next writes that may go out, if there are any. Of a lane that is under way, or that an
     /// earlier write stayed behind for, nothing goes.
-    fn take_round(&mut self) -> Option<Round> {
+    fn take_round(&mut self, now: Instant) -> Option<Round> {
         let looked_at = self.writes.len().min(MAX_WRITES_LOOKED_AT);
         let mut blocked: HashSet<u64> = HashSet::new();
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
@@ -355,10 +373,19 @@ impl State {
         if taken.is_empty() {
             return None;
         }
-        self.rounds += 1;
+        self.rounds.push(now);
         let lanes: Vec<Lanes> = taken.iter().map(|write| write.lanes).collect();
         self.busy_lanes.extend(lanes.iter().flatten());
-        Some(Round { writes: taken, lanes })
+        Some(Round { writes: taken, hold: Hold { lanes, since: now } })
+    }
+
+    fn rounds_younger_than(&self, age: Duration, now: Instant) -> usize {
+        self.rounds.iter().filter(|since| now.duration_since(**since) < age).count()
+    }
+
+    /// When the number of young rounds next goes down by itself.
+    fn next_coming_of_age(&self, now: Instant) -> Option<Instant> {
+        self.rounds.iter().map(|since| *since + YOUTH).filter(|age| *age > now).min()
     }
 
     fn settle(&mut self, writes: &[Write]) {
@@ -393,7 +420,7 @@ impl State {
     }
 
     fn is_idle(&self) -> bool {
-        self.unsettled.is_empty() && self.rounds == 0 && self.reads == 0
+        self.unsettled.is_empty() && self.rounds.is_empty() && self.reads == 0
     }
 }
 
@@ -424,8 +451,201 @@ impl LastWrites {
 }
 
 impl Round {
-    /// Its writes, and the lanes to free when they are done with.
-    pub fn into_parts(self) -> (Vec<Write>, Vec<Lanes>) {
-        (self.writes, self.lanes)
+    /// Its writes, and what to end when they are done with.
+    pub fn into_parts(self) -> (Vec<Write>, Hold) {
+        (self.writes, self.hold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use futures_util::FutureExt as _;
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+    use crate::model::{PageRequest, SessionEvent, SessionRecord};
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    fn queue() -> Queue {
+        Queue::new(8, 100_000, LONG)
+    }
+
+    fn event(session: &str, id: &str) -> Row {
+        Row::Event(SessionEvent {
+            id: id.to_owned(),
+            session_id: session.to_owned(),
+            ..SessionEvent::default()
+        })
+    }
+
+    fn session(id: &str) -> Row {
+        Row::Session(SessionRecord { id: id.to_owned(), ..SessionRecord::default() })
+    }
+
+    fn events_of(session: &str) -> Read {
+        let page = PageRequest { limit: 1, cursor: None };
+        let session_id = session.to_owned();
+        Read { ticket: Ticket(100), query: Query::Events(EventsQuery { session_id, page }) }
+    }
+
+    /// The work that there is now.
+    fn next(queue: &Queue) -> Option<Work> {
+        static CLOCK: LazyLock<Runtime> =
+            LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());
+        let _guard = CLOCK.enter();
+        queue.next_work().now_or_never()
+    }
+
+    fn round(queue: &Queue) -> Option<Round> {
+        match next(queue) {
+            Some(Work::Round(round)) => Some(round),
+            None => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tickets(round: &Round) -> Vec<usize> {
+        round.writes.iter().map(|write| write.ticket.0).collect()
+    }
+
+    fn end(queue: &Queue, round: Round) {
+        let (writes, hold) = round.into_parts();
+        queue.settle(&writes, true);
+        queue.end_round(&hold);
+    }
+
+    #[test]
+    fn what_waits_goes_out_together_and_in_order() {
+        let queue = queue();
+        for ticket in 0..3 {
+            queue.push_write(Ticket(ticket), event("s", &ticket.to_string())).unwrap();
+        }
+        assert_eq!(tickets(&round(&queue).unwrap()), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_session_and_an_id_are_in_one_round_at_a_time() {
+        let queue = queue();
+        queue.push_write(Ticket(0), event("s", "a")).unwrap();
+        let first = round(&queue).unwrap();
+        queue.push_write(Ticket(1), event("s", "b")).unwrap();
+        queue.push_write(Ticket(2), event("t", "a")).unwrap();
+        queue.push_write(Ticket(3), event("t", "c")).unwrap();
+        queue.push_write(Ticket(4), session("s")).unwrap();
+        queue.push_write(Ticket(5), event("u", "d")).unwrap();
+        assert_eq!(tickets(&round(&queue).unwrap()), [5], "3 would overtake 2, which waits for 0");
+        end(&queue, first);
+        assert_eq!(tickets(&round(&queue).unwrap()), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_third_round_waits_until_the_others_are_done_or_not_young_any_more() {
+        let queue = queue();
+        let mut rounds = Vec::new();
+        for name in ["a", "b", "c"] {
+            queue.push_write(Ticket(0), event(name, name)).unwrap();
+            rounds.push(round(&queue));
+        }
+        assert!(rounds[1].is_some() && rounds[2].is_none());
+        std::thread::sleep(YOUTH);
+        assert!(round(&queue).is_some());
+    }
+
+    #[test]
+    fn a_read_waits_for_the_writes_that_it_must_see() {
+        let queue = queue();
+        queue.push_write(Ticket(0), event("s", "a")).unwrap();
+        let written = round(&queue).unwrap();
+        queue.push_read(events_of("other")).unwrap();
+        assert!(matches!(next(&queue), Some(Work::Read(_))));
+        queue.push_read(events_of("s")).unwrap();
+        assert!(next(&queue).is_none());
+        end(&queue, written);
+        assert!(matches!(next(&queue), Some(Work::Read(_))));
+    }
+
+    #[test]
+    fn a_list_of_sessions_waits_for_all_updates_before_it_and_none_after() {
+        let queue = queue();
+        let page = PageRequest { limit: 1, cursor: None };
+        queue.push_write(Ticket(0), session("s")).unwrap();
+        let first = round(&queue).unwrap();
+        queue.push_read(Read { ticket: Ticket(9), query: Query::Sessions { page } }).unwrap();
+        queue.push_write(Ticket(1), session("t")).unwrap();
+        let _second = round(&queue).unwrap();
+        end(&queue, first);
+        assert!(matches!(next(&queue), Some(Work::Read(_))));
+    }
+
+    #[test]
+    fn what_waits_for_too_long_is_handed_back_and_holds_up_no_read() {
+        let queue = Queue::new(8, 100_000, Duration::ZERO);
+        queue.push_write(Ticket(7), event("s", "a")).unwrap();
+        queue.push_read(events_of("s")).unwrap();
+        assert!(matches!(next(&queue), Some(Work::Expired(tickets)) if tickets == [Ticket(7)]));
+        assert!(matches!(next(&queue), Some(Work::Read(_))));
+    }
+
+    #[test]
+    fn too_much_is_refused_but_never_the_only_write() {
+        let queue = Queue::new(8, 1, LONG);
+        queue.push_write(Ticket(0), event("s", "a")).unwrap();
+        let second = queue.push_write(Ticket(1), event("s", "b"));
+        assert_eq!(second, Err(StoreError::Overloaded { max_queued_bytes: 1 }));
+        end(&queue, round(&queue).unwrap());
+        queue.push_write(Ticket(2), event("s", "b")).unwrap();
+    }
+
+    #[test]
+    fn a_closed_queue_ends_when_all_is_done() {
+        let queue = queue();
+        queue.push_write(Ticket(0), event("s", "a")).unwrap();
+        queue.push_read(events_of("s")).unwrap();
+        assert_eq!(queue.close(), [Ticket(100)]);
+        assert_eq!(queue.push_write(Ticket(1), event("s", "b")), Err(StoreError::Closed));
+        let last = round(&queue).unwrap();
+        assert!(next(&queue).is_none());
+        end(&queue, last);
+        assert!(matches!(next(&queue), Some(Work::End)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_lane_is_ever_overtaken(
+            writes in proptest::collection::vec((0_usize..4, 0_usize..6), 1..60),
+            steps in proptest::collection::vec(0_usize..3, 0..200),
+        ) {
+            let queue = queue();
+            let mut waiting = writes.iter().enumerate();
+            let mut under_way: Vec<Round> = Vec::new();
+            let mut settled: Vec<usize> = Vec::new();
+            let mut push = || waiting.next().map(|(ticket, (session, id))| {
+                queue.push_write(Ticket(ticket), event(&session.to_string(), &id.to_string())).unwrap();
+            });
+            // At the end all that is left: push, take, end, in turns.
+            for step in steps.into_iter().chain((0..600).map(|turn| turn % 3)) {
+                match step {
+                    0 => drop(push()),
+                    1 => under_way.extend(round(&queue)),
+                    _ if !under_way.is_empty() => {
+                        let ended = under_way.remove(under_way.len() / 2);
+                        settled.extend(tickets(&ended));
+                        end(&queue, ended);
+                    }
+                    _ => {}
+                }
+            }
+            proptest::prop_assert_eq!(settled.len(), writes.len());
+            for of_lane in [|write: &(usize, usize)| write.0, |write: &(usize, usize)| write.1] {
+                for lane in 0..6 {
+                    let order: Vec<usize> =
+                        settled.iter().copied().filter(|at| of_lane(&writes[*at]) == lane).collect();
+                    proptest::prop_assert!(order.is_sorted(), "{order:?}");
+                }
+            }
+        }
     }
 }

@@ -22,8 +22,8 @@ use super::pool::Pool;
 use super::queue::{Queue, Read};
 use super::schema::Schema;
 
-/// How many rounds of writes are under way at a time.
-const MAX_ROUNDS: usize = 4;
+/// How many rounds of writes are under way at most; reads have connections too.
+const MAX_ROUNDS: usize = 8;
 /// A process that ends waits no longer than this for a database that doesn't answer.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
