@@ -1,5 +1,6 @@
 //! The store's own thread: a Tokio runtime on which connections live, and which hands out the work.
 
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Backend {
     pub attempt_timeout: Duration,
     /// Found or made by whoever connects first.
     pub statements: OnceCell<Statements>,
+    /// How the last attempt failed, until one succeeds: what calls that never had a turn are told.
+    pub last_trouble: RefCell<Option<StoreError>>,
 }
 
 /// Whether an attempt changes anything: then it must not land late.
@@ -57,14 +60,22 @@ impl Backend {
                     let backend = Rc::clone(&self);
                     tokio::task::spawn_local(async move { backend.read(read).await });
                 }
-                Work::Expired(tickets) => self.deliver(tickets.into_iter().map(|ticket| {
-                    let reason = "earlier calls are still waiting for it".to_owned();
-                    (ticket, Err(StoreError::Unavailable { reason, database_code: None }))
-                })),
+                Work::Expired(tickets) => {
+                    let error = self.trouble();
+                    self.deliver(tickets.into_iter().map(|ticket| (ticket, Err(error.clone()))));
+                }
                 Work::End => break,
             }
         }
         self.pool.close().await;
+    }
+
+    fn trouble(&self) -> StoreError {
+        let unknown = || StoreError::Unavailable {
+            reason: "earlier calls are still waiting".to_owned(),
+            database_code: None,
+        };
+        self.last_trouble.borrow().clone().unwrap_or_else(unknown)
     }
 
     async fn write(&self, round: Round) {
@@ -109,11 +120,17 @@ impl Backend {
                 self.attempt_timeout.min(deadline.saturating_duration_since(Instant::now()));
             let attempted = self.attempt(intent, deadline, &mut attempt);
             let failure = match tokio::time::timeout(patience, attempted).await {
-                Ok(Ok(done)) => return Ok(done),
+                Ok(Ok(done)) => {
+                    self.last_trouble.take();
+                    return Ok(done);
+                }
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::lost("no answer in time".to_owned()),
             };
             let may_pass = matches!(failure.remedy, Remedy::Retry | Remedy::RetryElsewhere);
+            if may_pass {
+                self.last_trouble.replace(Some(failure.error.clone()));
+            }
             if !may_pass || Instant::now() + pause >= deadline.min(self.queue.deadline()) {
                 return Err(failure);
             }

@@ -74,7 +74,7 @@ pub enum Work {
     Read(Read),
     /// These have waited too long; tell their callers.
     Expired(Vec<Ticket>),
-    /// The store is closing and everything is done.
+    /// The store is closing, and everything is done or the time for it is up.
     End,
 }
 
@@ -221,13 +221,15 @@ impl Queue {
                 if let Some(round) = may_go_out.then(|| state.take_round(now)).flatten() {
                     return Work::Round(round);
                 }
-                if state.is_closing && state.is_idle() {
+                let is_over = state.last_deadline.is_some_and(|last| last <= now);
+                if state.is_closing && (is_over || state.is_idle()) {
                     return Work::End;
                 }
                 let expiry =
                     state.writes.front().map(|write| state.deadline(write, self.retry_timeout));
                 let coming_of_age = (!may_go_out).then(|| state.next_coming_of_age(now)).flatten();
-                expiry.map(|expiry| coming_of_age.map_or(expiry, |age| age.min(expiry)))
+                let last = state.last_deadline.filter(|last| *last > now);
+                [expiry, coming_of_age, last].into_iter().flatten().min()
             };
             match deadline {
                 Some(deadline) => {

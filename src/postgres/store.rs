@@ -1,5 +1,6 @@
 //! The handle of a database: takes calls on, and closes in order.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +76,7 @@ fn run(
         statement_prefix,
         attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
         statements: OnceCell::new(),
+        last_trouble: RefCell::default(),
     };
     LocalSet::new().block_on(&runtime, Rc::new(backend).run());
     // A name that is still being looked up is waited for by nobody.
