@@ -1,7 +1,13 @@
-/** The drivers that are compared, by name. Each is loaded only in the processes that use it. */
+/**
+ * The drivers that are compared, by database. Each is loaded only in the processes that use it.
+ * They are created with a place: where the database is, in the drivers' own options.
+ */
 import type { ListPage, SessionEvent, SessionPersistMethods } from "../index.js";
 
-export type DriverName = "native" | "tuned" | "typescript";
+export type DatabaseName = "SQLite" | "Postgres";
+export type DriverName = "native" | "native, prepared" | "tuned" | "typescript";
+export type SQLitePlace = { filename: string };
+export type PostgresPlace = { connectionString: string; schema: string };
 
 export type Driver = SessionPersistMethods & {
   listEvents(request: {
@@ -12,18 +18,50 @@ export type Driver = SessionPersistMethods & {
   close(): void | Promise<void>;
 };
 
-export const DRIVERS: Record<DriverName, string> = {
-  native: "sandbox-agent-persist",
-  tuned: "better-sqlite3, WAL, synchronous=FULL, cached statements, keyset pages",
-  typescript: "better-sqlite3 in the manner of the TypeScript drivers",
+type Drivers<Place> = Partial<Record<DriverName, (place: Place) => Promise<Driver>>>;
+
+const sqlite: Drivers<SQLitePlace> = {
+  native: async (place) => {
+    const { SQLiteSessionPersistDriver } = await import("../index.js");
+    return new SQLiteSessionPersistDriver(place);
+  },
+  /** better-sqlite3, WAL, synchronous=FULL, cached statements, keyset pages. */
+  tuned: async (place) => {
+    const { TunedSQLiteDriver } = await import("../__test__/support/typescript-driver.ts");
+    return new TunedSQLiteDriver(place) as Driver;
+  },
+  /** better-sqlite3 in the manner of the TypeScript drivers. */
+  typescript: async (place) => {
+    const { TypeScriptSQLiteDriver } = await import("../__test__/support/typescript-driver.ts");
+    return new TypeScriptSQLiteDriver(place) as Driver;
+  },
 };
 
-export async function createDriver(name: DriverName, filename: string): Promise<Driver> {
-  if (name === "native") {
-    const { SQLiteSessionPersistDriver } = await import("../index.js");
-    return new SQLiteSessionPersistDriver({ filename });
-  }
-  const peers = await import("../__test__/support/typescript-driver.ts");
-  const Peer = name === "tuned" ? peers.TunedSQLiteDriver : peers.TypeScriptSQLiteDriver;
-  return new Peer({ filename }) as any;
+const postgres: Drivers<PostgresPlace> = {
+  native: async (place) => {
+    const { PostgresSessionPersistDriver } = await import("../index.js");
+    return new PostgresSessionPersistDriver(place);
+  },
+  "native, prepared": async (place) => {
+    const { PostgresSessionPersistDriver } = await import("../index.js");
+    return new PostgresSessionPersistDriver({ ...place, preparedStatements: true });
+  },
+  /** node-postgres in the manner of the TypeScript drivers: a pool of ten, unnamed statements. */
+  typescript: async (place) => {
+    const peer = await import("../__test__/support/typescript-postgres-driver.ts");
+    return new peer.TypeScriptPostgresDriver(place) as Driver;
+  },
+};
+
+/** Any place fits here: a trial gets database and place from the same comparison. */
+const DRIVERS: Record<DatabaseName, Drivers<any>> = { SQLite: sqlite, Postgres: postgres };
+
+export async function createDriver(
+  database: DatabaseName,
+  name: DriverName,
+  place: SQLitePlace | PostgresPlace,
+): Promise<Driver> {
+  const create = DRIVERS[database][name];
+  if (!create) throw new Error(`${database} has no driver ${name}`);
+  return create(place);
 }

@@ -3,19 +3,35 @@
  * Prints its figures as JSON.
  */
 import { randomUUID } from "node:crypto";
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import type { SessionEvent } from "../index.js";
-import { createDriver, type DriverName } from "./drivers.ts";
+import {
+  createDriver,
+  type DatabaseName,
+  type Driver,
+  type DriverName,
+  type PostgresPlace,
+  type SQLitePlace,
+} from "./drivers.ts";
 
 export type Workload =
   | { kind: "insert"; sessions: number; events: number }
-  | { kind: "read"; source: string; events: number }
+  | { kind: "read"; events: number }
   | { kind: "getSession"; calls: number }
   | { kind: "sdk"; sessions: number; chunks: number };
 
+export type Trial = {
+  database: DatabaseName;
+  driver: DriverName;
+  place: SQLitePlace | PostgresPlace;
+  /** The trial's own, removed after it. */
+  folder: string;
+  workload: Workload;
+};
+
+/** `perSecond` or `milliseconds`, as the comparison's unit says, and what else was seen. */
 export type Figures = Record<string, number>;
 
 /** About 450 bytes of JSON, as a streamed chunk is. */
@@ -41,37 +57,33 @@ export const benchmarkEvent = (sessionId: string, eventIndex: number): SessionEv
   payload: chunk(eventIndex),
 });
 
-async function insert(
-  name: DriverName,
-  folder: string,
-  { sessions, events }: { sessions: number; events: number },
-): Promise<Figures> {
-  const driver = await createDriver(name, join(folder, "insert.db"));
+async function insert(driver: Driver, sessions: number, events: number): Promise<Figures> {
   const stream = async (sessionId: string, count: number) => {
     for (let index = 1; index <= count; index += 1) {
       await driver.insertEvent(sessionId, benchmarkEvent(sessionId, index));
     }
   };
-  const all = (prefix: string, total: number) => {
+  const all = async (prefix: string, total: number) => {
     const each = Math.ceil(total / sessions);
     const ids = Array.from({ length: sessions }, (_, index) => `${prefix}${index}`);
-    return Promise.all(ids.map((id) => stream(id, each)));
+    await Promise.all(ids.map((id) => stream(id, each)));
+    return each * sessions;
   };
   await all("warm-up-", Math.ceil(events / 4));
   const stall = monitorEventLoopDelay({ resolution: 1 });
   stall.enable();
   const began = performance.now();
-  await all("session-", events);
+  const stored = await all("session-", events);
   const seconds = (performance.now() - began) / 1000;
   // The monitor's own timer ticks at the next turn.
   await new Promise((resolve) => setTimeout(resolve, 5));
   stall.disable();
-  await driver.close();
-  return { perSecond: events / seconds, worstStallMs: stall.max / 1e6 };
+  return { perSecond: stored / seconds, worstStallMs: stall.max / 1e6 };
 }
 
-async function read(name: DriverName, folder: string, source: string): Promise<Figures> {
-  const driver = await createDriver(name, join(folder, source));
+async function read(driver: Driver, events: number): Promise<Figures> {
+  // Connecting is no part of reading.
+  await driver.getSession("none");
   const began = performance.now();
   let count = 0;
   let cursor: string | undefined;
@@ -81,12 +93,11 @@ async function read(name: DriverName, folder: string, source: string): Promise<F
     cursor = page.nextCursor;
   } while (cursor);
   const milliseconds = performance.now() - began;
-  await driver.close();
-  return { milliseconds, count };
+  if (count !== events) throw new Error(`read ${count} events of ${events}`);
+  return { milliseconds };
 }
 
-async function getSession(name: DriverName, folder: string, calls: number): Promise<Figures> {
-  const driver = await createDriver(name, join(folder, "sessions.db"));
+async function getSession(driver: Driver, calls: number): Promise<Figures> {
   const SESSIONS = 100;
   for (let index = 0; index < SESSIONS; index += 1) {
     await driver.updateSession({
@@ -109,19 +120,18 @@ async function getSession(name: DriverName, folder: string, calls: number): Prom
   };
   await round(calls / 4);
   const milliseconds = await round(calls);
-  await driver.close();
   return { perSecond: (calls / milliseconds) * 1000 };
 }
 
 async function sdk(
-  name: DriverName,
+  persist: Driver,
   folder: string,
-  { sessions, chunks }: { sessions: number; chunks: number },
+  sessions: number,
+  chunks: number,
 ): Promise<Figures> {
   const { SandboxAgent } = await import("sandbox-agent");
   const { startServer } = await import("../examples/support/server.mjs");
   const server = await startServer(join(folder, "home"));
-  const persist = await createDriver(name, join(folder, "sdk.db"));
   const agent = await SandboxAgent.connect({ baseUrl: server.baseUrl, persist });
   const open = await Promise.all(
     Array.from({ length: sessions }, (_, index) =>
@@ -145,27 +155,27 @@ async function sdk(
   const milliseconds = performance.now() - began;
   await agent.dispose();
   await server.stop();
-  await persist.close();
   return { milliseconds };
 }
 
-function run(name: DriverName, folder: string, workload: Workload): Promise<Figures> {
+function run(driver: Driver, workload: Workload, folder: string): Promise<Figures> {
   switch (workload.kind) {
     case "insert":
-      return insert(name, folder, workload);
+      return insert(driver, workload.sessions, workload.events);
     case "read":
-      return read(name, folder, workload.source);
+      return read(driver, workload.events);
     case "getSession":
-      return getSession(name, folder, workload.calls);
+      return getSession(driver, workload.calls);
     case "sdk":
-      return sdk(name, folder, workload);
+      return sdk(driver, folder, workload.sessions, workload.chunks);
   }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [name, folder, workload] = process.argv.slice(2) as [DriverName, string, string];
-  const figures = await run(name, folder, JSON.parse(workload));
-  rmSync(join(folder, "home"), { recursive: true, force: true });
+  const trial: Trial = JSON.parse(process.argv[2]!);
+  const driver = await createDriver(trial.database, trial.driver, trial.place);
+  const figures = await run(driver, trial.workload, trial.folder);
+  await driver.close();
   console.log(JSON.stringify(figures));
   process.exit(0);
 }

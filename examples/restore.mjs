@@ -1,23 +1,22 @@
 /**
  * A session that outlives its process: created and streamed in one, resumed in another.
  *
- * Runs the published sandbox-agent server and SDK with a scripted agent. Nothing leaves the
- * machine. The database stays in demo-data/ for you to open.
+ * Runs the published sandbox-agent server and SDK with a scripted agent, on SQLite, or with the
+ * argument `postgres` on a PostgreSQL of its own. Nothing leaves the machine. The database stays in
+ * demo-data/ for you to open.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, rmSync, statSync } from "node:fs";
-import { relative } from "node:path";
+import { mkdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { styleText } from "node:util";
 import { SandboxAgent } from "sandbox-agent";
-import { SQLiteSessionPersistDriver } from "../index.js";
 import { startServer } from "./support/server.mjs";
+import { stores } from "./support/stores.mjs";
 
 const CHUNKS = 400;
 const SESSION = "demo";
 const folder = fileURLToPath(new URL("../demo-data", import.meta.url));
-const filename = `${folder}/sandbox-agent.db`;
 
 const step = (text) => console.log(`\n${styleText("bold", text)}`);
 const fact = (name, value) => console.log(`  ${styleText("dim", name.padEnd(26))} ${value}`);
@@ -25,9 +24,9 @@ const count = (number) => number.toLocaleString("en-US");
 const milliseconds = (number) => `${number.toFixed(number < 10 ? 2 : 0)} ms`;
 
 /** Server, driver and SDK, as an application would start them. */
-async function start() {
+async function start({ Driver }, options) {
   const server = await startServer(`${folder}/home`);
-  const persist = new SQLiteSessionPersistDriver({ filename });
+  const persist = new Driver(options);
   const sdk = await SandboxAgent.connect({ baseUrl: server.baseUrl, persist });
   return { server, persist, sdk };
 }
@@ -35,7 +34,7 @@ async function start() {
 async function stop({ server, persist, sdk }) {
   await sdk.dispose();
   await server.stop();
-  persist.close();
+  await persist.close();
 }
 
 /** Sends a prompt and waits for the chunk of the answer that begins with `last`. */
@@ -68,8 +67,7 @@ async function history(persist) {
 const digest = (events) => createHash("sha256").update(JSON.stringify(events)).digest("hex");
 
 /** The first process: a session streams. */
-async function stream() {
-  const running = await start();
+async function stream(running) {
   const session = await running.sdk.createSession({ id: SESSION, agent: "mock", cwd: folder });
   fact("session", `${session.id}, agent ${session.agent}, server ${running.server.baseUrl}`);
   const began = performance.now();
@@ -83,13 +81,11 @@ async function stream() {
   const events = await history(running.persist);
   fact("events stored", count(events.length));
   fact("their SHA-256", digest(events));
-  await stop(running);
   return true;
 }
 
 /** The second process: the session is resumed. */
-async function resume() {
-  const running = await start();
+async function resume(running) {
   const events = await history(running.persist);
   fact("events found", count(events.length));
   fact("their SHA-256", digest(events));
@@ -115,35 +111,49 @@ async function resume() {
     "after one more turn",
     `${count(indexes.length)} events, numbered ${hasNoGap ? "without a gap" : "WITH GAPS"}`,
   );
-  await stop(running);
   return hasNoGap && lines.length > 0 && events.length > 0;
 }
 
-/** Runs one of the two in a process of its own. */
-function inProcessOfItsOwn(phase) {
-  const { status } = spawnSync(process.execPath, [fileURLToPath(import.meta.url), phase], {
-    stdio: "inherit",
-  });
+const phases = { stream, resume };
+
+/** What such a process does. */
+async function runPhase(name, phase, options) {
+  const running = await start(stores[name], JSON.parse(options));
+  try {
+    process.exitCode = (await phases[phase](running)) ? 0 : 1;
+  } finally {
+    await stop(running);
+  }
+}
+
+/** Runs a phase in a process of its own. */
+function inProcessOfItsOwn(name, phase, options) {
+  const args = [fileURLToPath(import.meta.url), name, phase, JSON.stringify(options)];
+  const { status } = spawnSync(process.execPath, args, { stdio: "inherit" });
   if (status !== 0) process.exit(status ?? 1);
 }
 
-const [phase] = process.argv.slice(2);
-if (phase === "stream" || phase === "resume") {
-  const hasWorked = await (phase === "stream" ? stream() : resume());
-  process.exitCode = hasWorked ? 0 : 1;
-} else {
+async function demonstrate(name) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  const database = relative(process.cwd(), filename);
+  const store = await stores[name].start(folder);
   step("1  A process starts the server, creates a session and streams an answer");
-  inProcessOfItsOwn("stream");
-  step("2  Process and server have ended. What is left is a file");
-  fact(database, `${count(statSync(filename).size)} bytes`);
+  inProcessOfItsOwn(name, "stream", store.options);
+  step(`2  Process and server have ended. What is left is ${store.what}`);
+  for (const [what, size] of await store.left()) fact(what, size);
   step("3  Another process starts a new server and resumes the session");
-  inProcessOfItsOwn("resume");
+  inProcessOfItsOwn(name, "resume", store.options);
   step(styleText("green", "The session is back."));
-  console.log(
-    `  Its database is ${database}; any SQLite shell opens it. The rest of demo-data/ is`,
-  );
-  console.log("  the server's own.\n");
+  for (const line of await store.end()) console.log(line && `  ${line}`);
+  console.log();
+}
+
+const [name = "sqlite", phase, options] = process.argv.slice(2);
+if (!Object.hasOwn(stores, name)) {
+  console.error(`no database ${name}: there are ${Object.keys(stores).join(" and ")}`);
+  process.exitCode = 1;
+} else if (phase) {
+  await runPhase(name, phase, options);
+} else {
+  await demonstrate(name);
 }

@@ -1,7 +1,7 @@
-/** Installs, builds and runs the main job: see examples/restore.mjs. */
+/** Installs, builds and runs the main job, on SQLite or `postgres`: see examples/restore.mjs. */
 import { build, install, run } from "./setup.mjs";
 
 console.log("Installing and building; the first time this takes some minutes …");
 install();
 build("release");
-run(process.execPath, ["examples/restore.mjs"]);
+run(process.execPath, ["examples/restore.mjs", ...process.argv.slice(2)]);

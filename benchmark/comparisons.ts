@@ -1,0 +1,101 @@
+/** What is compared, as data. */
+import type { DatabaseName, DriverName } from "./drivers.ts";
+import type { Workload } from "./trial.ts";
+
+/** Of times less is better, of rates more. */
+export type Unit = "ms" | "events/s" | "calls/s";
+
+export type Comparison = {
+  title: string;
+  database: DatabaseName;
+  unit: Unit;
+  /** By driver, in the order in which they take turns; `native` is what others are compared with. */
+  workloads: Partial<Record<DriverName, Workload>>;
+  /** The smallest ratio that we aim at, by peer. */
+  aims: Partial<Record<DriverName, number>>;
+  /** How many trials are enough, where they are long. */
+  mostTrials?: number;
+};
+
+type Aims = Comparison["aims"];
+
+const workloads = (names: DriverName[], of: (name: DriverName) => Workload) =>
+  Object.fromEntries(names.map((name) => [name, of(name)]));
+
+const insertion = (
+  database: DatabaseName,
+  sessions: number,
+  events: Partial<Record<DriverName, number>>,
+  aims: Aims,
+): Comparison => ({
+  title: `${database}: insert, ${sessions} session${sessions === 1 ? "" : "s"}`,
+  database,
+  unit: "events/s",
+  workloads: workloads(Object.keys(events) as DriverName[], (name) => ({
+    kind: "insert",
+    sessions,
+    events: events[name]!,
+  })),
+  aims,
+});
+
+const reading = (
+  database: DatabaseName,
+  events: number,
+  names: DriverName[],
+  aims: Aims,
+  mostTrials?: number,
+): Comparison => ({
+  title: `${database}: read ${events.toLocaleString("en-US")} events, 100 a page`,
+  database,
+  unit: "ms",
+  workloads: workloads(names, () => ({ kind: "read", events })),
+  aims,
+  mostTrials,
+});
+
+const sdk = (database: DatabaseName, names: DriverName[], aims: Aims): Comparison => ({
+  title: `${database}: SDK and server, 8 × 500 chunks until the app saw all`,
+  database,
+  unit: "ms",
+  workloads: workloads(names, () => ({ kind: "sdk", sessions: 8, chunks: 500 })),
+  aims,
+});
+
+const SQLITE: DriverName[] = ["native", "tuned", "typescript"];
+const POSTGRES: DriverName[] = ["native", "native, prepared", "typescript"];
+// How many events a driver gets is what it does in some seconds.
+const onPostgres = (native: number, typescript: number) => ({
+  native,
+  "native, prepared": native,
+  typescript,
+});
+
+export const comparisons: Comparison[] = [
+  insertion("SQLite", 1, { native: 6_000, tuned: 3_000, typescript: 1_000 }, { tuned: 0.85 }),
+  insertion("SQLite", 8, { native: 20_000, tuned: 10_000, typescript: 1_000 }, { tuned: 3 }),
+  insertion(
+    "SQLite",
+    32,
+    { native: 40_000, tuned: 20_000, typescript: 1_000 },
+    { tuned: 5, typescript: 20 },
+  ),
+  insertion("SQLite", 200, { native: 80_000, tuned: 40_000, typescript: 1_000 }, { tuned: 6 }),
+  reading("SQLite", 10_000, SQLITE, { tuned: 1 }),
+  reading("SQLite", 100_000, SQLITE, { typescript: 10 }, 3),
+  {
+    title: "SQLite: getSession",
+    database: "SQLite",
+    unit: "calls/s",
+    workloads: workloads(SQLITE, () => ({ kind: "getSession", calls: 40_000 })),
+    aims: { tuned: 1 },
+  },
+  sdk("SQLite", SQLITE, { typescript: 8 }),
+  insertion("Postgres", 1, onPostgres(4_000, 4_000), { typescript: 1 }),
+  insertion("Postgres", 32, onPostgres(40_000, 9_600), { typescript: 4 }),
+  insertion("Postgres", 200, onPostgres(80_000, 10_000), { typescript: 6 }),
+  reading("Postgres", 10_000, POSTGRES, { typescript: 10 }),
+  // Ours alone, for time per event: the TypeScript driver's total grows with their square.
+  reading("Postgres", 100_000, ["native", "native, prepared"], {}, 3),
+  sdk("Postgres", POSTGRES, { typescript: 2 }),
+];
