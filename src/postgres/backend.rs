@@ -15,7 +15,7 @@ use crate::store::{Completion, Completions, OperationResult, Ticket};
 use super::failure::{Failure, Remedy};
 use super::pool::{Lease, Pool};
 use super::queries::Statements;
-use super::queue::{Queue, Read, Round, Work};
+use super::queue::{Lookups, Queue, Read, Round, Work};
 use super::retry;
 use super::schema::Schema;
 use super::{reader, writer};
@@ -56,9 +56,13 @@ impl Backend {
                     let backend = Rc::clone(&self);
                     tokio::task::spawn_local(async move { backend.write(round).await });
                 }
-                Work::Read(read) => {
+                Work::Lookups(lookups) => {
                     let backend = Rc::clone(&self);
-                    tokio::task::spawn_local(async move { backend.read(read).await });
+                    tokio::task::spawn_local(async move { backend.look_up(lookups).await });
+                }
+                Work::List(list) => {
+                    let backend = Rc::clone(&self);
+                    tokio::task::spawn_local(async move { backend.list(list).await });
                 }
                 Work::Expired(tickets) => {
                     let error = self.trouble();
@@ -92,11 +96,19 @@ impl Backend {
         self.queue.end_round(&hold);
     }
 
-    async fn read(&self, Read { ticket, query }: Read) {
-        let result = AssertUnwindSafe(reader::answer(self, &query)).catch_unwind().await;
-        let panicked = Err(StoreError::Internal { reason: "a reader panicked" });
-        self.deliver([(ticket, result.unwrap_or(panicked))]);
-        self.queue.end_read();
+    async fn look_up(&self, lookups: Lookups) {
+        let read = AssertUnwindSafe(reader::look_up(self, &lookups.wanted)).catch_unwind().await;
+        self.deliver(read.unwrap_or_else(|_| {
+            let panicked = |(ticket, _): &(Ticket, String)| (*ticket, Err(reader_panicked()));
+            lookups.wanted.iter().map(panicked).collect()
+        }));
+        self.queue.end_lookups(&lookups);
+    }
+
+    async fn list(&self, Read { ticket, query }: Read) {
+        let result = AssertUnwindSafe(reader::list(self, &query)).catch_unwind().await;
+        self.deliver([(ticket, result.unwrap_or_else(|_| Err(reader_panicked())))]);
+        self.queue.end_list();
     }
 
     /// Tells JavaScript how calls ended.
@@ -172,4 +184,8 @@ impl Backend {
         };
         self.statements.get_or_try_init(open).await
     }
+}
+
+fn reader_panicked() -> StoreError {
+    StoreError::Internal { reason: "a reader panicked" }
 }

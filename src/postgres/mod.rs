@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `store` | the handle: takes calls on, opens, closes | JavaScript's |
 //! | `queue` | what waits: order, ceiling, which reads wait for which writes | any, under its lock |
+//! | `flight` | when the next batch may go out | any |
 //! | `backend` | the runtime that hands out the work, and its retries | `persist-postgres` |
 //! | `writer` | rounds of writes | `persist-postgres` |
 //! | `reader` | reads | `persist-postgres` |
@@ -21,6 +22,7 @@
 mod backend;
 mod connection;
 mod failure;
+mod flight;
 mod message;
 mod options;
 mod pool;

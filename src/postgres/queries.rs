@@ -1,7 +1,7 @@
 //! The statements, and rows in and out.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use sqlx::Row as _;
@@ -23,6 +23,9 @@ use super::message::Message;
 use super::quote;
 use super::schema::Schema;
 use super::wrap;
+
+/// Sessions as JSON objects, or why one can't be read.
+pub type SessionsById = HashMap<String, Result<JsonText, StoreError>>;
 
 /// The statements for the tables that were found.
 #[derive(Debug)]
@@ -129,16 +132,28 @@ impl Statements {
         vec![Message::simple(sql)]
     }
 
-    /// The session with this id, as a JSON object.
-    pub async fn get_session(
+    /// The sessions with these ids, those that there are.
+    pub async fn get_sessions<'id>(
         &self,
         connection: &mut Connection,
-        id: &str,
-    ) -> Result<Option<JsonText>, Failure> {
-        let message = self.message().sql(&self.select_sessions).sql(" WHERE id = ").text(id);
+        ids: impl Iterator<Item = &'id str>,
+    ) -> Result<SessionsById, Failure> {
+        let message = self.message().sql(&self.select_sessions);
+        let message = if self.is_prepared {
+            message.sql(" WHERE id = ANY (").parameter(ids.collect::<Vec<&str>>()).sql(")")
+        } else {
+            let in_list =
+                ids.enumerate().fold(message.sql(" WHERE id IN ("), |message, (n, id)| {
+                    message.sql(if n == 0 { "" } else { "," }).text(id)
+                });
+            in_list.sql(")")
+        };
         let rows = connection.fetch(message).await?;
-        let session = rows.first().map(|row| with_session(row, json::session_text)).transpose();
-        session.map_err(Failure::of_call)
+        let sessions = rows.iter().map(|row| {
+            let id = required(row, 0, "session").map_err(Failure::of_call)?.to_owned();
+            Ok((id, with_session(row, json::session_text)))
+        });
+        sessions.collect()
     }
 
     /// Sessions by `(created_at, id)`.

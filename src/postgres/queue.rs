@@ -16,15 +16,14 @@ use tokio::sync::Notify;
 use crate::error::StoreError;
 use crate::store::{EventsQuery, Query, Row, Ticket};
 
+use super::flight::Flight;
+
 /// One round takes at most this many writes …
 const MAX_ROUND_WRITES: usize = 1_000;
 /// … and this many bytes; a larger write goes alone.
 const MAX_ROUND_BYTES: usize = 8 * 1024 * 1024;
-/// Rounds share a commit's cost among their writes: while this many have just gone out, what arrives
-/// waits and goes together …
-const MAX_YOUNG_ROUNDS: usize = 2;
-/// … but not for long: the server may be far away, or a round be waiting for a lock.
-const YOUTH: Duration = Duration::from_millis(20);
+/// This many sessions are read together.
+const MAX_LOOKUPS: usize = 500;
 /// How many waiting writes are looked at for one round: those of lanes that are under way stay.
 const MAX_WRITES_LOOKED_AT: usize = 4_000;
 
@@ -65,13 +64,22 @@ pub struct Read {
     pub query: Query,
 }
 
+/// Sessions to read together, by their ids.
+#[derive(Debug)]
+pub struct Lookups {
+    pub wanted: Vec<(Ticket, String)>,
+    since: Instant,
+}
+
 /// What the store's thread should do next.
 #[derive(Debug)]
 pub enum Work {
     /// Write these.
     Round(Round),
-    /// Answer this.
-    Read(Read),
+    /// Read these.
+    Lookups(Lookups),
+    /// Answer this list.
+    List(Read),
     /// These have waited too long; tell their callers.
     Expired(Vec<Ticket>),
     /// The store is closing, and everything is done or the time for it is up.
@@ -85,7 +93,6 @@ pub struct Queue {
     changed: Notify,
     settled: Condvar,
     hasher: RandomState,
-    max_rounds: usize,
     max_queued_bytes: usize,
     retry_timeout: Duration,
 }
@@ -101,11 +108,12 @@ struct State {
     unsettled: BTreeMap<u64, bool>,
     last_writes: LastWrites,
     busy_lanes: HashSet<u64>,
-    /// When each round that is under way went out.
-    rounds: Vec<Instant>,
+    rounds: Flight,
+    lookups: Flight,
     held_reads: Vec<(Awaited, Read)>,
-    ready_reads: VecDeque<Read>,
-    reads: usize,
+    ready_lookups: Vec<(Ticket, String)>,
+    ready_lists: VecDeque<Read>,
+    lists: usize,
     /// When the database last did what it was asked.
     last_success: Instant,
     /// Once the process is ending: nothing waits beyond this.
@@ -130,7 +138,8 @@ enum Awaited {
 }
 
 impl Queue {
-    pub fn new(max_rounds: usize, max_queued_bytes: usize, retry_timeout: Duration) -> Self {
+    /// `max_batches` of each kind are under way at most.
+    pub fn new(max_batches: usize, max_queued_bytes: usize, retry_timeout: Duration) -> Self {
         let state = State {
             writes: VecDeque::new(),
             queued_bytes: 0,
@@ -138,10 +147,12 @@ impl Queue {
             unsettled: BTreeMap::new(),
             last_writes: LastWrites::default(),
             busy_lanes: HashSet::new(),
-            rounds: Vec::new(),
+            rounds: Flight::new(max_batches),
+            lookups: Flight::new(max_batches),
             held_reads: Vec::new(),
-            ready_reads: VecDeque::new(),
-            reads: 0,
+            ready_lookups: Vec::new(),
+            ready_lists: VecDeque::new(),
+            lists: 0,
             last_success: Instant::now(),
             last_deadline: None,
             is_closing: false,
@@ -151,7 +162,6 @@ impl Queue {
             changed: Notify::new(),
             settled: Condvar::new(),
             hasher: RandomState::new(),
-            max_rounds,
             max_queued_bytes,
             retry_timeout,
         }
@@ -190,7 +200,7 @@ impl Queue {
         match state.awaited(&read.query) {
             Some(awaited) => state.held_reads.push((awaited, read)),
             None => {
-                state.ready_reads.push_back(read);
+                state.make_ready(read);
                 drop(state);
                 self.changed.notify_one();
             }
@@ -212,13 +222,14 @@ impl Queue {
                     self.settled.notify_all();
                     return Work::Expired(tickets);
                 }
-                if let Some(read) = state.ready_reads.pop_front() {
-                    state.reads += 1;
-                    return Work::Read(read);
+                if let Some(list) = state.ready_lists.pop_front() {
+                    state.lists += 1;
+                    return Work::List(list);
                 }
-                let may_go_out = state.rounds.len() < self.max_rounds
-                    && state.rounds_younger_than(YOUTH, now) < MAX_YOUNG_ROUNDS;
-                if let Some(round) = may_go_out.then(|| state.take_round(now)).flatten() {
+                if let Some(lookups) = state.take_lookups(now) {
+                    return Work::Lookups(lookups);
+                }
+                if let Some(round) = state.take_round(now) {
                     return Work::Round(round);
                 }
                 let is_over = state.last_deadline.is_some_and(|last| last <= now);
@@ -227,9 +238,9 @@ impl Queue {
                 }
                 let expiry =
                     state.writes.front().map(|write| state.deadline(write, self.retry_timeout));
-                let coming_of_age = (!may_go_out).then(|| state.next_coming_of_age(now)).flatten();
+                let rooms = [state.rounds.next_room(now), state.lookups.next_room(now)];
                 let last = state.last_deadline.filter(|last| *last > now);
-                [expiry, coming_of_age, last].into_iter().flatten().min()
+                rooms.into_iter().chain([expiry, last]).flatten().min()
             };
             match deadline {
                 Some(deadline) => {
@@ -257,9 +268,7 @@ impl Queue {
     /// The round is done with, and its lanes are free for others.
     pub fn end_round(&self, hold: &Hold) {
         let mut state = self.lock();
-        if let Some(place) = state.rounds.iter().position(|since| *since == hold.since) {
-            state.rounds.swap_remove(place);
-        }
+        state.rounds.arrive(hold.since);
         for lane in hold.lanes.iter().flatten() {
             state.busy_lanes.remove(lane);
         }
@@ -267,9 +276,15 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// The read is answered.
-    pub fn end_read(&self) {
-        self.lock().reads -= 1;
+    /// The sessions are read.
+    pub fn end_lookups(&self, lookups: &Lookups) {
+        self.lock().lookups.arrive(lookups.since);
+        self.changed.notify_one();
+    }
+
+    /// The list is answered.
+    pub fn end_list(&self) {
+        self.lock().lists -= 1;
         self.changed.notify_one();
     }
 
@@ -301,11 +316,12 @@ impl Queue {
     pub fn close(&self) -> Vec<Ticket> {
         let mut state = self.lock();
         state.is_closing = true;
-        let held = mem::take(&mut state.held_reads).into_iter().map(|(_, read)| read);
-        let ready = mem::take(&mut state.ready_reads);
+        let held = mem::take(&mut state.held_reads).into_iter().map(|(_, read)| read.ticket);
+        let lists = mem::take(&mut state.ready_lists).into_iter().map(|read| read.ticket);
+        let lookups = mem::take(&mut state.ready_lookups).into_iter().map(|(ticket, _)| ticket);
         drop(state);
         self.changed.notify_one();
-        held.chain(ready).map(|read| read.ticket).collect()
+        held.chain(lists).chain(lookups).collect()
     }
 
     fn lanes(&self, row: &Row) -> Lanes {
@@ -350,6 +366,9 @@ impl State {
     /// The next writes that may go out, if there are any. Of a lane that is under way, or that an
     /// earlier write stayed behind for, nothing goes.
     fn take_round(&mut self, now: Instant) -> Option<Round> {
+        if self.writes.is_empty() || !self.rounds.has_room(now) {
+            return None;
+        }
         let looked_at = self.writes.len().min(MAX_WRITES_LOOKED_AT);
         let mut blocked: HashSet<u64> = HashSet::new();
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
@@ -375,19 +394,26 @@ impl State {
         if taken.is_empty() {
             return None;
         }
-        self.rounds.push(now);
+        self.rounds.depart(now);
         let lanes: Vec<Lanes> = taken.iter().map(|write| write.lanes).collect();
         self.busy_lanes.extend(lanes.iter().flatten());
         Some(Round { writes: taken, hold: Hold { lanes, since: now } })
     }
 
-    fn rounds_younger_than(&self, age: Duration, now: Instant) -> usize {
-        self.rounds.iter().filter(|since| now.duration_since(**since) < age).count()
+    fn make_ready(&mut self, Read { ticket, query }: Read) {
+        match query {
+            Query::Session { id } => self.ready_lookups.push((ticket, id)),
+            query => self.ready_lists.push_back(Read { ticket, query }),
+        }
     }
 
-    /// When the number of young rounds next goes down by itself.
-    fn next_coming_of_age(&self, now: Instant) -> Option<Instant> {
-        self.rounds.iter().map(|since| *since + YOUTH).filter(|age| *age > now).min()
+    fn take_lookups(&mut self, now: Instant) -> Option<Lookups> {
+        if self.ready_lookups.is_empty() || !self.lookups.has_room(now) {
+            return None;
+        }
+        self.lookups.depart(now);
+        let count = self.ready_lookups.len().min(MAX_LOOKUPS);
+        Some(Lookups { wanted: self.ready_lookups.drain(..count).collect(), since: now })
     }
 
     fn settle(&mut self, writes: &[Write]) {
@@ -401,7 +427,7 @@ impl State {
         }
         for (awaited, read) in mem::take(&mut self.held_reads) {
             if self.is_settled(awaited) {
-                self.ready_reads.push_back(read);
+                self.make_ready(read);
             } else {
                 self.held_reads.push((awaited, read));
             }
@@ -422,7 +448,10 @@ impl State {
     }
 
     fn is_idle(&self) -> bool {
-        self.unsettled.is_empty() && self.rounds.is_empty() && self.reads == 0
+        self.unsettled.is_empty()
+            && self.rounds.is_empty()
+            && self.lookups.is_empty()
+            && self.lists == 0
     }
 }
 
@@ -544,16 +573,13 @@ mod tests {
     }
 
     #[test]
-    fn a_third_round_waits_until_the_others_are_done_or_not_young_any_more() {
+    fn sessions_that_are_wanted_at_the_same_time_are_read_together() {
         let queue = queue();
-        let mut rounds = Vec::new();
-        for name in ["a", "b", "c"] {
-            queue.push_write(Ticket(0), event(name, name)).unwrap();
-            rounds.push(round(&queue));
+        for ticket in 0..3 {
+            let query = Query::Session { id: ticket.to_string() };
+            queue.push_read(Read { ticket: Ticket(ticket), query }).unwrap();
         }
-        assert!(rounds[1].is_some() && rounds[2].is_none());
-        std::thread::sleep(YOUTH);
-        assert!(round(&queue).is_some());
+        assert!(matches!(next(&queue), Some(Work::Lookups(lookups)) if lookups.wanted.len() == 3));
     }
 
     #[test]
@@ -562,11 +588,11 @@ mod tests {
         queue.push_write(Ticket(0), event("s", "a")).unwrap();
         let written = round(&queue).unwrap();
         queue.push_read(events_of("other")).unwrap();
-        assert!(matches!(next(&queue), Some(Work::Read(_))));
+        assert!(matches!(next(&queue), Some(Work::List(_))));
         queue.push_read(events_of("s")).unwrap();
         assert!(next(&queue).is_none());
         end(&queue, written);
-        assert!(matches!(next(&queue), Some(Work::Read(_))));
+        assert!(matches!(next(&queue), Some(Work::List(_))));
     }
 
     #[test]
@@ -579,7 +605,7 @@ mod tests {
         queue.push_write(Ticket(1), session("t")).unwrap();
         let _second = round(&queue).unwrap();
         end(&queue, first);
-        assert!(matches!(next(&queue), Some(Work::Read(_))));
+        assert!(matches!(next(&queue), Some(Work::List(_))));
     }
 
     #[test]
@@ -588,7 +614,7 @@ mod tests {
         queue.push_write(Ticket(7), event("s", "a")).unwrap();
         queue.push_read(events_of("s")).unwrap();
         assert!(matches!(next(&queue), Some(Work::Expired(tickets)) if tickets == [Ticket(7)]));
-        assert!(matches!(next(&queue), Some(Work::Read(_))));
+        assert!(matches!(next(&queue), Some(Work::List(_))));
     }
 
     #[test]

@@ -1,24 +1,43 @@
-//! Answering a read.
+//! Answering reads: sessions together, lists one by one.
 
-use crate::store::{EventsQuery, OperationResult, Outcome, Query};
+use crate::store::{EventsQuery, OperationResult, Outcome, Query, Ticket};
 
 use super::backend::{Backend, Intent};
+use super::queries::SessionsById;
 
-/// Reads what is wanted.
-pub async fn answer(backend: &Backend, query: &Query) -> OperationResult {
-    let answer = backend.with_retries(Intent::Read, async |lease, statements| {
+/// Reads the sessions with these ids.
+pub async fn look_up(
+    backend: &Backend,
+    wanted: &[(Ticket, String)],
+) -> Vec<(Ticket, OperationResult)> {
+    let sessions = backend.with_retries(Intent::Read, async |lease, statements| {
+        let ids = wanted.iter().map(|(_, id)| id.as_str());
+        statements.get_sessions(lease.connection(), ids).await
+    });
+    let result_of = |sessions: &SessionsById, id: &String| {
+        sessions.get(id).cloned().transpose().map(Outcome::Session)
+    };
+    match sessions.await {
+        Ok(sessions) => {
+            wanted.iter().map(|(ticket, id)| (*ticket, result_of(&sessions, id))).collect()
+        }
+        Err(failure) => {
+            wanted.iter().map(|(ticket, _)| (*ticket, Err(failure.error.clone()))).collect()
+        }
+    }
+}
+
+/// Reads part of a list.
+pub async fn list(backend: &Backend, query: &Query) -> OperationResult {
+    let page = backend.with_retries(Intent::Read, async |lease, statements| {
         let connection = lease.connection();
         match query {
-            Query::Session { id } => {
-                statements.get_session(connection, id).await.map(Outcome::Session)
-            }
-            Query::Sessions { page } => {
-                statements.list_sessions(connection, page).await.map(Outcome::Page)
-            }
             Query::Events(EventsQuery { session_id, page }) => {
-                statements.list_events(connection, session_id, page).await.map(Outcome::Page)
+                statements.list_events(connection, session_id, page).await
             }
+            Query::Sessions { page } => statements.list_sessions(connection, page).await,
+            Query::Session { .. } => unreachable!("read together with others"),
         }
     });
-    answer.await.map_err(|failure| failure.error)
+    page.await.map(Outcome::Page).map_err(|failure| failure.error)
 }

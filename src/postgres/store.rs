@@ -23,8 +23,8 @@ use super::pool::Pool;
 use super::queue::{Queue, Read};
 use super::schema::Schema;
 
-/// How many rounds of writes are under way at most; reads have connections too.
-const MAX_ROUNDS: usize = 8;
+/// How many batches of a kind are under way at most.
+const MAX_BATCHES: usize = 8;
 /// A process that ends waits no longer than this for a database that doesn't answer.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,8 +42,8 @@ pub fn open(
     completions: Arc<dyn Completions>,
 ) -> Result<Arc<dyn SessionStore>, StoreError> {
     let max_connections = usize::try_from(options.settings.pool.max).unwrap_or(usize::MAX);
-    let max_rounds = MAX_ROUNDS.min(max_connections);
-    let queue = Arc::new(Queue::new(max_rounds, options.max_queued_bytes, options.retry_timeout));
+    let max_batches = MAX_BATCHES.min(max_connections);
+    let queue = Arc::new(Queue::new(max_batches, options.max_queued_bytes, options.retry_timeout));
     let (shared_queue, shared_completions) = (Arc::clone(&queue), Arc::clone(&completions));
     let thread = std::thread::Builder::new()
         .name("persist-postgres".to_owned())
