@@ -23,6 +23,8 @@ export const withoutPgBouncer = binary ? undefined : "PgBouncer isn't installed"
 export interface PgBouncerOptions {
   /** URL of the database behind it. */
   target: string;
+  /** Where it listens; a free one. */
+  port?: number;
   /** Connections that it has to the database; 5. */
   poolSize?: number;
   /** Further settings of its ini file. */
@@ -61,7 +63,7 @@ const accepts = (port: number) =>
 export async function startPgBouncer(options: PgBouncerOptions) {
   if (!binary) throw new Error(withoutPgBouncer);
   const folder = serverFolder("pgbouncer");
-  const port = await freePort();
+  const port = options.port ?? (await freePort());
   const ini = join(folder, "pgbouncer.ini");
   writeFileSync(ini, iniOf(options, port), { mode: 0o600 });
   giveToServer(ini);

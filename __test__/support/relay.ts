@@ -15,6 +15,12 @@ const isComplete = (answer: Buffer) =>
 type Match = (bytes: Buffer) => boolean;
 type Swallow = { match: Match; resolve: () => void };
 
+/** A socket that is just being shut down can't be reset: Node 20 would never let go of it. */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
+}
+
 class Connection {
   readonly #relay: Relay;
   readonly #client: Socket;
@@ -38,9 +44,14 @@ class Connection {
 
   /** Ends it on both sides as a broken network does, with a reset. */
   cut(): void {
-    this.#client.resetAndDestroy();
-    this.#server.resetAndDestroy();
+    reset(this.#client);
+    reset(this.#server);
     this.#swallow?.resolve();
+  }
+
+  /** Ends it for the client alone: the server isn't told, and goes on with what it was sent. */
+  cutClient(): void {
+    reset(this.#client);
   }
 
   /** Keeps what arrives from being read, on both sides. */
@@ -88,6 +99,8 @@ export class Relay {
   #target: string;
   #listener: Server | undefined;
   #connections = new Set<Connection>();
+  /** Those with a server, with or without a client. */
+  #open = new Set<Connection>();
   #isBlackHole = false;
   #cutting: NodeJS.Timeout | undefined;
 
@@ -107,6 +120,8 @@ export class Relay {
     const server = connect({ ...addressOf(this.#target), allowHalfOpen: true });
     const connection = new Connection(this, client, server);
     this.#connections.add(connection);
+    this.#open.add(connection);
+    server.once("close", () => this.#open.delete(connection));
     client.once("close", () => this.#connections.delete(connection));
     if (this.#isBlackHole) connection.pause();
   }
@@ -124,6 +139,11 @@ export class Relay {
   /** Resets all connections. */
   cutAll(): void {
     for (const connection of this.#connections) connection.cut();
+  }
+
+  /** Resets all connections for their clients alone, as a middlebox does that forgot them. */
+  cutClients(): void {
+    for (const connection of this.#connections) connection.cutClient();
   }
 
   /** Resets all connections every so often; 0 ends that. */
@@ -157,9 +177,15 @@ export class Relay {
     }
   }
 
+  /** As `blackHole`, for good, and only for connections that are open now. */
+  freezeOpen(): void {
+    for (const connection of this.#connections) connection.pause();
+  }
+
   async stop(): Promise<void> {
     this.cutEvery(0);
     await this.refuse(true);
+    for (const connection of this.#open) connection.cut();
     this.cutAll();
   }
 }

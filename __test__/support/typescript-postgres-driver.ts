@@ -22,7 +22,7 @@ const { builtins } = pg.types;
 const types: pg.CustomTypesConfig = {
   getTypeParser: (oid, format): any => {
     if (oid === builtins.INT8) return Number;
-    if (oid === builtins.JSONB) return String;
+    if (oid === builtins.JSONB || oid === builtins.JSON) return String;
     return pg.types.getTypeParser(oid, format);
   },
 };

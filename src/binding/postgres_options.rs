@@ -78,26 +78,35 @@ pub fn postgres(env: &Env, options: Unknown<'_>) -> Result<PostgresArguments, Ca
         ValueType::Undefined => Options::empty(env, "options")?,
         _ => Options::of(options, "options")?.only(&OPTIONS)?,
     };
-    let (given, password_function) = given(&options)?;
-    let settings = postgres::resolve(given, &|name| std::env::var(name).ok(), &|path| {
-        std::fs::read_to_string(path)
-    })
-    .map_err(|error| CallError::InvalidArgument(error.to_string()))?;
+    let schema = schema(&options)?;
+    let migrate = options.boolean("migrate")?.unwrap_or(true);
+    let prepared_statements = options.boolean("preparedStatements")?.unwrap_or(false);
     let retry_timeout_ms = options.whole_number("retryTimeoutMs", MAX_TIMEOUT_MS)?;
+    let retry_timeout_ms =
+        retry_timeout_ms.unwrap_or(u64::from(postgres::DEFAULT_RETRY_TIMEOUT_MS));
     let max_queued_bytes = options.whole_number("maxQueuedBytes", u64::MAX)?;
+    let max_queued_bytes = max_queued_bytes.map_or(postgres::DEFAULT_MAX_QUEUED_BYTES, |bytes| {
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    });
+    let (given, password_function) = given(&options)?;
+    let settings = postgres::resolve(given, &environment, &|path| std::fs::read_to_string(path))
+        .map_err(|error| CallError::InvalidArgument(error.to_string()))?;
     let options = PostgresOptions {
         settings,
-        schema: schema(&options)?,
-        migrate: options.boolean("migrate")?.unwrap_or(true),
-        prepared_statements: options.boolean("preparedStatements")?.unwrap_or(false),
-        retry_timeout: Duration::from_millis(
-            retry_timeout_ms.unwrap_or(u64::from(postgres::DEFAULT_RETRY_TIMEOUT_MS)),
-        ),
-        max_queued_bytes: max_queued_bytes.map_or(postgres::DEFAULT_MAX_QUEUED_BYTES, |bytes| {
-            usize::try_from(bytes).unwrap_or(usize::MAX)
-        }),
+        schema,
+        migrate,
+        prepared_statements,
+        retry_timeout: Duration::from_millis(retry_timeout_ms),
+        max_queued_bytes,
     };
     Ok(PostgresArguments { options, password_function })
+}
+
+/// Containers often have no variable for the user's name; the system knows it all the same.
+fn environment(name: &str) -> Option<String> {
+    let is_user = matches!(name, "USER" | "USERNAME");
+    let of_system = || is_user.then(whoami::username).and_then(Result::ok);
+    std::env::var(name).ok().or_else(of_system)
 }
 
 /// The name as the drivers that this one replaces take it.

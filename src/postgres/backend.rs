@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use tokio::sync::OnceCell;
+use futures_util::future::{LocalBoxFuture, Shared};
 
 use crate::error::StoreError;
 use crate::store::{Completion, Completions, OperationResult, Ticket};
 
+use super::connection::Connection;
 use super::failure::{Failure, Remedy};
 use super::pool::{Lease, Pool};
 use super::queries::Statements;
@@ -34,11 +35,14 @@ pub struct Backend {
     /// Goes before every statement, where there are timeouts to set.
     pub statement_prefix: String,
     pub attempt_timeout: Duration,
-    /// Found or made by whoever connects first.
-    pub statements: OnceCell<Statements>,
+    /// Under way or done, once somebody has called.
+    pub opening: RefCell<Option<Opening>>,
     /// How the last attempt failed, until one succeeds: what calls that never had a turn are told.
     pub last_trouble: RefCell<Option<StoreError>>,
 }
+
+/// What comes of looking at the schema.
+pub type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Statements>, Failure>>>;
 
 /// Whether an attempt changes anything: then it must not land late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,12 +86,12 @@ impl Backend {
         self.last_trouble.borrow().clone().unwrap_or_else(unknown)
     }
 
-    async fn write(&self, round: Round) {
+    async fn write(self: Rc<Self>, round: Round) {
         let (writes, hold) = round.into_parts();
         let tickets: Vec<Ticket> = writes.iter().map(|write| write.ticket).collect();
         // Dropped with what it holds: what it hasn't settled is settled as far as the queue goes.
         let unsettled = writer::Unsettled::new(&self.queue, writes);
-        let written = AssertUnwindSafe(writer::write(self, unsettled)).catch_unwind().await;
+        let written = AssertUnwindSafe(writer::write(&self, unsettled)).catch_unwind().await;
         if written.is_err() {
             let panicked = || Err(StoreError::Internal { reason: "the writer panicked" });
             // Those that were told already are no longer known.
@@ -96,8 +100,8 @@ impl Backend {
         self.queue.end_round(&hold);
     }
 
-    async fn look_up(&self, lookups: Lookups) {
-        let read = AssertUnwindSafe(reader::look_up(self, &lookups.wanted)).catch_unwind().await;
+    async fn look_up(self: Rc<Self>, lookups: Lookups) {
+        let read = AssertUnwindSafe(reader::look_up(&self, &lookups.wanted)).catch_unwind().await;
         self.deliver(read.unwrap_or_else(|_| {
             let panicked = |(ticket, _): &(Ticket, String)| (*ticket, Err(reader_panicked()));
             lookups.wanted.iter().map(panicked).collect()
@@ -105,8 +109,8 @@ impl Backend {
         self.queue.end_lookups(&lookups);
     }
 
-    async fn list(&self, Read { ticket, query }: Read) {
-        let result = AssertUnwindSafe(reader::list(self, &query)).catch_unwind().await;
+    async fn list(self: Rc<Self>, Read { ticket, query }: Read) {
+        let result = AssertUnwindSafe(reader::list(&self, &query)).catch_unwind().await;
         self.deliver([(ticket, result.unwrap_or_else(|_| Err(reader_panicked())))]);
         self.queue.end_list();
     }
@@ -122,22 +126,20 @@ impl Backend {
 
     /// Makes attempts until one succeeds, one fails for good, or the time is up.
     pub async fn with_retries<T>(
-        &self,
+        self: &Rc<Self>,
         intent: Intent,
         mut attempt: impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = self.queue.deadline();
         for pause in retry::pauses() {
-            let patience =
-                self.attempt_timeout.min(deadline.saturating_duration_since(Instant::now()));
-            let attempted = self.attempt(intent, deadline, &mut attempt);
-            let failure = match tokio::time::timeout(patience, attempted).await {
+            let attempted = self.attempt(intent, &mut attempt);
+            let failure = match tokio::time::timeout_at(deadline.into(), attempted).await {
                 Ok(Ok(done)) => {
                     self.last_trouble.take();
                     return Ok(done);
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => Failure::lost("no answer in time".to_owned()),
+                Err(_) => Failure::of_call(self.trouble()),
             };
             let may_pass = matches!(failure.remedy, Remedy::Retry | Remedy::RetryElsewhere);
             if may_pass {
@@ -152,38 +154,67 @@ impl Backend {
     }
 
     async fn attempt<T>(
-        &self,
+        self: &Rc<Self>,
         intent: Intent,
-        deadline: Instant,
         attempt: &mut impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        // Before a connection is taken: the schema is opened on one of its own.
+        let statements = self.statements().await?;
         let mut lease = self.pool.lease().await?;
-        let result = async {
+        let answered = tokio::time::timeout(self.attempt_timeout, async {
             if intent == Intent::Write {
                 lease.end_lost().await?;
             }
-            let statements = self.statements(&mut lease, deadline).await?;
-            attempt(&mut lease, statements).await
-        }
-        .await;
+            attempt(&mut lease, &statements).await
+        });
+        let result = answered.await.unwrap_or_else(|_| Err(no_answer()));
         lease.give_back(result.as_ref().err(), intent == Intent::Write);
         result
     }
 
-    /// The first to come looks at the schema; the others wait for what it finds.
-    async fn statements(
-        &self,
-        lease: &mut Lease<'_>,
-        deadline: Instant,
-    ) -> Result<&Statements, Failure> {
-        let connection = lease.connection();
-        let open = async move || {
-            let layout = self.schema.open(connection, deadline).await?;
-            let prefix = self.statement_prefix.clone();
-            Ok(Statements::new(&self.schema, &layout, self.uses_prepared_statements, prefix))
-        };
-        self.statements.get_or_try_init(open).await
+    /// The first to come has the schema looked at; the others wait for what is found. That goes on if
+    /// nobody waits any more: to upgrade a large table takes longer than any call.
+    async fn statements(self: &Rc<Self>) -> Result<Rc<Statements>, Failure> {
+        let opening = self.opening.borrow_mut().get_or_insert_with(|| self.start_opening()).clone();
+        opening.await
     }
+
+    fn start_opening(self: &Rc<Self>) -> Opening {
+        let backend = Rc::clone(self);
+        let task = tokio::task::spawn_local(async move {
+            let opened = backend.open_schema().await.map(Rc::new);
+            if opened.is_err() {
+                // The next attempt looks again.
+                backend.opening.take();
+            }
+            opened
+        });
+        let panicked = || StoreError::Internal { reason: "opening the schema panicked" };
+        task.map(move |opened| opened.unwrap_or_else(|_| Err(Failure::of_call(panicked()))))
+            .boxed_local()
+            .shared()
+    }
+
+    async fn open_schema(&self) -> Result<Statements, Failure> {
+        let mut lease = self.pool.lease().await?;
+        let opened = self.open_schema_on(lease.connection()).await;
+        lease.give_back(opened.as_ref().err(), false);
+        opened
+    }
+
+    async fn open_schema_on(&self, connection: &mut Connection) -> Result<Statements, Failure> {
+        let inspected = tokio::time::timeout(self.attempt_timeout, self.schema.inspect(connection));
+        let found = inspected.await.unwrap_or_else(|_| Err(no_answer()))?;
+        let layout = self.schema.bring_up_to_date(connection, found, self.queue.deadline()).await?;
+        let order_constraints = self.schema.order_constraints(connection).await?;
+        let prefix = self.statement_prefix.clone();
+        let is_prepared = self.uses_prepared_statements;
+        Ok(Statements::new(&self.schema, &layout, order_constraints, is_prepared, prefix))
+    }
+}
+
+fn no_answer() -> Failure {
+    Failure::lost("no answer in time".to_owned())
 }
 
 fn reader_panicked() -> StoreError {

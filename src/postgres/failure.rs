@@ -29,6 +29,8 @@ pub struct Failure {
     /// Whether the connection is of no more use. What was sent on it may have been done, or may yet
     /// be.
     pub is_connection_lost: bool,
+    /// The constraint that refused a row.
+    pub constraint: Option<String>,
 }
 
 impl From<sqlx::Error> for Failure {
@@ -59,6 +61,7 @@ impl Failure {
             error: StoreError::Unavailable { reason, database_code: None },
             remedy: Remedy::Retry,
             is_connection_lost: true,
+            constraint: None,
         }
     }
 
@@ -69,12 +72,13 @@ impl Failure {
             error: StoreError::CannotOpen { database: String::new(), reason, database_code },
             remedy: Remedy::None,
             is_connection_lost: true,
+            constraint: None,
         }
     }
 
     /// Nothing helps, and the connection is as good as before.
     pub fn of_call(error: StoreError) -> Self {
-        Self { error, remedy: Remedy::None, is_connection_lost: false }
+        Self { error, remedy: Remedy::None, is_connection_lost: false, constraint: None }
     }
 }
 
@@ -82,7 +86,8 @@ fn of_server(error: &PgDatabaseError) -> Failure {
     let is_connection_lost =
         matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) || is_shutdown(error);
     let remedy = remedy(error.code());
-    Failure { error: store_error(error, remedy), remedy, is_connection_lost }
+    let constraint = error.constraint().map(ToOwned::to_owned);
+    Failure { error: store_error(error, remedy), remedy, is_connection_lost, constraint }
 }
 
 fn is_shutdown(error: &PgDatabaseError) -> bool {
@@ -95,33 +100,35 @@ fn remedy(state: &str) -> Remedy {
         "25006" => Remedy::RetryElsewhere,
         // The server shuts down, crashed or starts; too many connections; a conflict with others.
         "57P01" | "57P02" | "57P03" | "57P05" | "53300" | "40001" | "40P01" => Remedy::Retry,
-        // Ours is ended while another driver's retry makes sure of it; and pooler's own troubles.
+        // Connections, and a pooler's own troubles.
         _ if state.starts_with("08") => Remedy::Retry,
-        _ if is_fault_of_a_row(state) => Remedy::Split,
-        _ => Remedy::None,
+        _ if is_no_fault_of_a_row(state) => Remedy::None,
+        // A value, a constraint, a policy, or whatever somebody's trigger raised.
+        _ => Remedy::Split,
     }
 }
 
-/// A value or a constraint; a row too large; or what somebody's trigger raised.
-fn is_fault_of_a_row(state: &str) -> bool {
-    state.starts_with("22")
-        || state.starts_with("23")
-        || state.starts_with("54")
-        || state.starts_with("P0")
+/// Logging in, names, resources, locks and cancellations: the rows together fail as each would.
+fn is_no_fault_of_a_row(state: &str) -> bool {
+    ["25", "28", "3D", "3F", "53", "55", "57", "58", "XX"]
+        .iter()
+        .any(|class| state.starts_with(class))
+        || matches!(state, "42P01" | "42703" | "42601")
 }
 
 fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
     let state = error.code();
     let database_code = DatabaseCode::Sqlstate(state.to_owned());
-    if state.starts_with("28") || state == "3D000" {
-        let (reason, database_code) = (error.message().to_owned(), Some(database_code));
+    let is_refusal = error.severity() == PgSeverity::Fatal && remedy == Remedy::None;
+    if is_refusal {
+        let (reason, database_code) = (harmless_message(error), Some(database_code));
         return StoreError::CannotOpen { database: String::new(), reason, database_code };
     }
     if state == "53100" {
         return StoreError::Full { database_code };
     }
     if matches!(remedy, Remedy::Retry | Remedy::RetryElsewhere) {
-        let (reason, database_code) = (error.message().to_owned(), Some(database_code));
+        let (reason, database_code) = (harmless_message(error), Some(database_code));
         return StoreError::Unavailable { reason, database_code };
     }
     if state.starts_with("23") {
@@ -130,16 +137,20 @@ fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
     StoreError::Database { message: harmless_message(error), database_code }
 }
 
+/// Whether it comes out of somebody's trigger, which may put whatever it likes into any field.
+fn is_raised(error: &PgDatabaseError) -> bool {
+    error.r#where().is_some()
+}
+
 /// The SDK tries an event again with the next index if the message says what SQLite's would.
 fn constraint_message(error: &PgDatabaseError) -> String {
+    if is_raised(error) {
+        return harmless_message(error);
+    }
     let table = error.table().unwrap_or("the table");
     let columns = error.detail().filter(|_| error.code() == "23505").and_then(unique_columns);
     match (columns, error.constraint(), error.column()) {
-        (Some(columns), ..) => {
-            let names: Vec<String> =
-                columns.iter().map(|column| format!("{table}.{column}")).collect();
-            format!("UNIQUE constraint failed: {}", names.join(", "))
-        }
+        (Some(columns), ..) => unique_message(table, &columns),
         (None, Some(constraint), _) => {
             format!("the constraint \"{constraint}\" of {table} refuses the row")
         }
@@ -148,6 +159,12 @@ fn constraint_message(error: &PgDatabaseError) -> String {
         }
         _ => format!("a constraint of {table} refuses the row"),
     }
+}
+
+/// In SQLite's words.
+pub fn unique_message(table: &str, columns: &[&str]) -> String {
+    let names: Vec<String> = columns.iter().map(|column| format!("{table}.{column}")).collect();
+    format!("UNIQUE constraint failed: {}", names.join(", "))
 }
 
 /// The columns in `Key (session_id, event_index)=(…) already exists.`; never the values.
@@ -161,12 +178,13 @@ fn unique_columns(detail: &str) -> Option<Vec<&str>> {
 fn harmless_message(error: &PgDatabaseError) -> String {
     let state = error.code();
     let is_about_names = state.starts_with("42") && state != "42601";
-    let is_about_the_server =
-        ["53", "55", "57", "58", "XX"].iter().any(|class| state.starts_with(class));
-    if is_about_names || is_about_the_server {
+    let is_about_the_server = ["08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"]
+        .iter()
+        .any(|class| state.starts_with(class));
+    if !is_raised(error) && (is_about_names || is_about_the_server) {
         return error.message().to_owned();
     }
-    match error.column() {
+    match error.column().filter(|_| !is_raised(error)) {
         Some(column) => format!("SQLSTATE {state}, in the column \"{column}\""),
         None => format!("SQLSTATE {state}"),
     }
@@ -190,7 +208,9 @@ mod tests {
             ("23505", Remedy::Split),
             ("28P01", Remedy::None),
             ("3D000", Remedy::None),
-            ("42501", Remedy::None),
+            ("42501", Remedy::Split),
+            ("QU001", Remedy::Split),
+            ("42P01", Remedy::None),
             ("57014", Remedy::None),
             ("55P03", Remedy::None),
             ("53100", Remedy::None),

@@ -18,7 +18,7 @@ use crate::page::{PageBuilder, SESSIONS_LIST};
 use crate::store::Row;
 
 use super::connection::Connection;
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::message::Message;
 use super::quote;
 use super::schema::Schema;
@@ -38,6 +38,8 @@ pub struct Statements {
     select_sessions: String,
     select_events: String,
     columns: OptionalColumns,
+    /// Names of unique indexes over `(session_id, event_index)`.
+    order_constraints: Vec<String>,
 }
 
 /// How rows go into a table.
@@ -80,7 +82,13 @@ enum Value<'row> {
 
 impl Statements {
     /// The statements for a schema with this layout; `prefix` goes before each of simple ones.
-    pub fn new(schema: &Schema, layout: &Layout, is_prepared: bool, prefix: String) -> Self {
+    pub fn new(
+        schema: &Schema,
+        layout: &Layout,
+        order_constraints: Vec<String>,
+        is_prepared: bool,
+        prefix: String,
+    ) -> Self {
         let columns = layout.optional_columns();
         let select = |table: &str, names: &[&str], has_extra| {
             // As texts: what the prepared ones would send in binary form, and the simple ones wouldn't.
@@ -96,6 +104,22 @@ impl Statements {
             select_sessions: select("sessions", &SESSION_COLUMNS, columns.session_extra),
             select_events: select("events", &EVENT_COLUMNS, columns.event_extra),
             columns,
+            order_constraints,
+        }
+    }
+
+    /// Says of a conflict in the order of a session's events what the SDK looks for, where the server
+    /// itself withholds the details.
+    pub fn explain(&self, failure: Failure) -> Failure {
+        let is_of_order = |name: &String| self.order_constraints.contains(name);
+        match failure.error {
+            StoreError::Constraint { database_code, .. }
+                if failure.constraint.as_ref().is_some_and(is_of_order) =>
+            {
+                let message = failure::unique_message("events", &["session_id", "event_index"]);
+                Failure { error: StoreError::Constraint { message, database_code }, ..failure }
+            }
+            error => Failure { error, ..failure },
         }
     }
 

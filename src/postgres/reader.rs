@@ -1,5 +1,7 @@
 //! Answering reads: sessions together, lists one by one.
 
+use std::rc::Rc;
+
 use crate::store::{EventsQuery, OperationResult, Outcome, Query, Ticket};
 
 use super::backend::{Backend, Intent};
@@ -7,7 +9,7 @@ use super::queries::SessionsById;
 
 /// Reads the sessions with these ids.
 pub async fn look_up(
-    backend: &Backend,
+    backend: &Rc<Backend>,
     wanted: &[(Ticket, String)],
 ) -> Vec<(Ticket, OperationResult)> {
     let sessions = backend.with_retries(Intent::Read, async |lease, statements| {
@@ -28,7 +30,7 @@ pub async fn look_up(
 }
 
 /// Reads part of a list.
-pub async fn list(backend: &Backend, query: &Query) -> OperationResult {
+pub async fn list(backend: &Rc<Backend>, query: &Query) -> OperationResult {
     let page = backend.with_retries(Intent::Read, async |lease, statements| {
         let connection = lease.connection();
         match query {

@@ -19,7 +19,8 @@ use super::message::Message;
 use super::quote;
 
 /// A change that waits for a lock makes everybody behind it wait: it gives up soon, and comes back.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+/// For each of two tables, the first of which is held while the second is waited for.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Between two tries to be the one that changes the schema.
 const TURN_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,13 +41,13 @@ impl Schema {
         format!("{}.{name}", quote::identifier(&self.name))
     }
 
-    /// Looks at the schema, and makes what it lacks. Waits for others until the deadline.
-    pub async fn open(
+    /// Makes what a layout lacks. Waits for others until the deadline.
+    pub async fn bring_up_to_date(
         &self,
         connection: &mut Connection,
+        layout: Layout,
         deadline: Instant,
     ) -> Result<Layout, Failure> {
-        let layout = self.inspect(connection).await?;
         if is_current(&layout) {
             return Ok(layout);
         }
@@ -64,7 +65,8 @@ impl Schema {
         }
     }
 
-    async fn inspect(&self, connection: &mut Connection) -> Result<Layout, Failure> {
+    /// Looks at the catalog. Takes no lock on the tables.
+    pub async fn inspect(&self, connection: &mut Connection) -> Result<Layout, Failure> {
         let schema = quote::text(&self.name);
         let mut tables = (None, None);
         for row in connection.fetch(Message::simple(COLUMNS_QUERY.replace("$1", &schema))).await? {
@@ -74,8 +76,7 @@ impl Schema {
             };
             table.get_or_insert_with(|| Table { columns: Vec::new() }).columns.push(column(&row));
         }
-        let question = Message::simple(INDEX_QUERY.replace("$1", &schema));
-        let has_indexes = !connection.fetch(question).await?.is_empty();
+        let has_indexes = !self.indexes(connection, SERVES_LISTS).await?.is_empty();
         let layout = Layout { sessions: tables.0, events: tables.1, has_indexes };
         match layout.foreign_table() {
             Some((table, reason)) => Err(Failure::of_call(StoreError::ForeignTable {
@@ -86,6 +87,25 @@ impl Schema {
             })),
             None => Ok(layout),
         }
+    }
+
+    /// The unique indexes over the order of a session's events: a conflict there is one that the SDK
+    /// resolves.
+    pub async fn order_constraints(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Vec<String>, Failure> {
+        self.indexes(connection, REFUSES_CONFLICTS).await
+    }
+
+    async fn indexes(
+        &self,
+        connection: &mut Connection,
+        condition: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let query = INDEX_QUERY.replace("$1", &quote::text(&self.name));
+        let rows = connection.fetch(Message::simple(query).sql(condition)).await?;
+        Ok(rows.iter().map(|row| text(row, 0).to_owned()).collect())
     }
 
     /// One transaction, in which nobody else changes the schema.
@@ -121,6 +141,7 @@ impl Schema {
         // Another process may have been faster.
         let layout = self.inspect(connection).await?;
         if !is_current(&layout) {
+            connection.execute(&self.locks(&layout)).await?;
             connection.execute(&self.changes(&layout)).await?;
         }
         let layout = self.inspect(connection).await?;
@@ -148,6 +169,24 @@ impl Schema {
             tokio::time::sleep(TURN_PAUSE).await;
         }
         Ok(())
+    }
+
+    /// All locks are taken before the first change, so that none is held while another is waited for
+    /// after a long one.
+    fn locks(&self, layout: &Layout) -> String {
+        let lacks_columns =
+            |table: &Table, names: &[&str]| names.iter().any(|name| !table.has(name));
+        let sessions = layout.sessions.as_ref();
+        let sessions = sessions.filter(|table| lacks_columns(table, &NEWER_SESSION_COLUMNS));
+        let events = layout.events.as_ref();
+        let events =
+            events.filter(|table| table.is_outdated() || lacks_columns(table, &[EXTRA_COLUMN]));
+        let lock = |name| format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; ", self.table(name));
+        sessions
+            .map(|_| lock("sessions"))
+            .into_iter()
+            .chain(events.map(|_| lock("events")))
+            .collect()
     }
 
     /// The statements that bring a layout up to date.
@@ -344,26 +383,28 @@ FROM pg_class AS tables
 JOIN pg_namespace AS schemas ON schemas.oid = tables.relnamespace
 JOIN pg_attribute AS columns ON columns.attrelid = tables.oid
 WHERE schemas.nspname = $1 AND tables.relname IN ('sessions', 'events')
-  AND tables.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND columns.attnum > 0 AND NOT columns.attisdropped
 ORDER BY tables.relname, columns.attnum";
 
-/// By its name, as the TypeScript drivers make it, or another that serves as well.
+/// The indexes of `events`, for one of the conditions below.
 const INDEX_QUERY: &str = "
-SELECT 1
+SELECT names.relname
 FROM pg_index AS indexes
 JOIN pg_class AS names ON names.oid = indexes.indexrelid
 JOIN pg_class AS tables ON tables.oid = indexes.indrelid
 JOIN pg_namespace AS schemas ON schemas.oid = tables.relnamespace
-WHERE schemas.nspname = $1 AND tables.relname = 'events' AND indexes.indisvalid
-  AND (names.relname = 'idx_events_session_order' OR indexes.indpred IS NULL AND (
-    SELECT array_agg(columns.attname::text ORDER BY keys.place)
-    FROM unnest(indexes.indkey) WITH ORDINALITY AS keys (attnum, place)
-    JOIN pg_attribute AS columns
-      ON columns.attrelid = tables.oid AND columns.attnum = keys.attnum
-    WHERE keys.place <= 2
-  ) = ARRAY['session_id', 'event_index'])
-LIMIT 1";
+CROSS JOIN LATERAL (
+  SELECT array_agg(columns.attname::text ORDER BY keys.place) = ARRAY['session_id', 'event_index']
+  FROM unnest(indexes.indkey) WITH ORDINALITY AS keys (attnum, place)
+  JOIN pg_attribute AS columns ON columns.attrelid = tables.oid AND columns.attnum = keys.attnum
+  WHERE keys.place <= 2
+) AS keys (are_the_order)
+WHERE schemas.nspname = $1 AND tables.relname = 'events' AND indexes.indisvalid AND ";
+
+/// By the name that the TypeScript drivers give it, or another that serves as well.
+const SERVES_LISTS: &str = "(names.relname = 'idx_events_session_order' OR keys.are_the_order AND indexes.indpred IS NULL)";
+
+const REFUSES_CONFLICTS: &str = "keys.are_the_order AND indexes.indisunique";
 
 const SESSIONS_DEFINITION: &str = "
   id text PRIMARY KEY,

@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
-use tokio::sync::OnceCell;
 use tokio::task::LocalSet;
 
 use crate::error::StoreError;
@@ -75,7 +74,7 @@ fn run(
         uses_prepared_statements: options.prepared_statements,
         statement_prefix,
         attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
-        statements: OnceCell::new(),
+        opening: RefCell::default(),
         last_trouble: RefCell::default(),
     };
     LocalSet::new().block_on(&runtime, Rc::new(backend).run());

@@ -5,9 +5,12 @@
 //! query. So such a text, and only such a one, is stored as an object with a marker: the exact text
 //! is in it as one string, its backslashes escaped, beside `jsonrpc` and `method` for SQL.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
+use std::fmt;
 
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// Marks an object as a wrapped text. A text that has this key itself is wrapped too.
@@ -24,7 +27,7 @@ pub fn stored(json: &str) -> Cow<'_, str> {
 pub fn original(stored: &str) -> Option<Cow<'_, str>> {
     match wrapped(stored) {
         Some(members) => {
-            let text = members.get(TEXT)?;
+            let text = members.get(TEXT.as_bytes())?;
             serde_json::from_str(text.get()).ok().map(Cow::Owned)
         }
         None => Some(stored.into()),
@@ -32,16 +35,48 @@ pub fn original(stored: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The members of a wrapped text; `None` if it is a text like any other.
-fn wrapped(json: &str) -> Option<HashMap<String, &RawValue>> {
+fn wrapped(json: &str) -> Option<Members<'_>> {
     if !json.contains(MARKER) {
         return None;
     }
-    members(json).filter(|members| members.contains_key(MARKER))
+    members(json).filter(|members| members.contains_key(MARKER.as_bytes()))
 }
 
+type Members<'text> = HashMap<Key, &'text RawValue>;
+
 /// The members of an object.
-fn members(json: &str) -> Option<HashMap<String, &RawValue>> {
+fn members(json: &str) -> Option<Members<'_>> {
     serde_json::from_str(json).ok()
+}
+
+/// A key as bytes: one may hold an unpaired surrogate, which no string can.
+#[derive(PartialEq, Eq, Hash)]
+struct Key(Vec<u8>);
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a key")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Key, E> {
+        Ok(Key(bytes.to_owned()))
+    }
 }
 
 fn wrap(json: &str) -> String {
@@ -59,8 +94,10 @@ fn wrap(json: &str) -> String {
 fn harmless_members(json: &str) -> impl Iterator<Item = (&'static str, String)> {
     let members = members(json).unwrap_or_default();
     ["jsonrpc", "method"].into_iter().filter_map(move |name| {
-        let value =
-            members.get(name).map(|value| value.get()).filter(|value| !is_hostile(value))?;
+        let value = members
+            .get(name.as_bytes())
+            .map(|value| value.get())
+            .filter(|value| !is_hostile(value))?;
         Some((name, value.to_owned()))
     })
 }
@@ -131,6 +168,8 @@ mod tests {
     fn sql_still_finds_the_method() {
         let stored = stored(r#"{"jsonrpc":"2.0","method":"m","params":"\u0000"}"#);
         assert!(stored.starts_with(r#"{"$sandboxAgentPersist":1,"jsonrpc":"2.0","method":"m","#));
+        let odd_key = super::stored(r#"{"\ud800":1,"method":"m"}"#);
+        assert!(odd_key.starts_with(r#"{"$sandboxAgentPersist":1,"method":"m","#));
         let hostile = super::stored(r#"{"method":"\u0000"}"#);
         assert!(!hostile.contains("\"method\":"), "{hostile}");
     }

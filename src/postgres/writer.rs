@@ -1,5 +1,6 @@
 //! Writing a round: one message, and what to do if the server won't have it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::StoreError;
@@ -30,7 +31,7 @@ impl Drop for Unsettled {
 }
 
 /// Stores what the server will have, and settles all.
-pub async fn write(backend: &Backend, mut unsettled: Unsettled) {
+pub async fn write(backend: &Rc<Backend>, mut unsettled: Unsettled) {
     // How many go in one message: all, until the server refuses a row among them.
     let mut sizes = vec![unsettled.writes.len()];
     while let Some(size) = sizes.pop() {
@@ -46,11 +47,12 @@ pub async fn write(backend: &Backend, mut unsettled: Unsettled) {
 }
 
 /// One message, one transaction.
-async fn store(backend: &Backend, writes: &[Write]) -> Result<(), Failure> {
+async fn store(backend: &Rc<Backend>, writes: &[Write]) -> Result<(), Failure> {
     backend
         .with_retries(Intent::Write, async |lease, statements| {
             for message in statements.upsert(writes.iter().map(|write| &write.row)) {
-                lease.connection().fetch(message).await?;
+                let sent = lease.connection().fetch(message).await;
+                sent.map_err(|failure| statements.explain(failure))?;
             }
             if writes.iter().any(|write| statements.drops_fields_of(&write.row)) {
                 backend.completions.warn_of_dropped_fields();
@@ -61,7 +63,7 @@ async fn store(backend: &Backend, writes: &[Write]) -> Result<(), Failure> {
 }
 
 fn settle(
-    backend: &Backend,
+    backend: &Rc<Backend>,
     unsettled: &mut Unsettled,
     size: usize,
     result: Result<(), StoreError>,
