@@ -620,6 +620,9 @@ describe("a server that asks for a password", () => {
     };
     const poolConfig = { ...config, password, maxUses: 1, max: 1 };
     const driver = openPostgres(t, { connectionString: undefined, poolConfig, schema: schema() });
+    // The first looks at the schema too, on a connection of its own.
+    await driver.listSessions();
+    asked = 0;
     for (let call = 0; call < 3; call += 1) await driver.listSessions();
     assert.equal(asked, 3);
   });

@@ -101,7 +101,7 @@ impl Backend {
     }
 
     async fn look_up(self: Rc<Self>, lookups: Lookups) {
-        let read = AssertUnwindSafe(reader::look_up(&self, &lookups.wanted)).catch_unwind().await;
+        let read = AssertUnwindSafe(reader::look_up(&self, &lookups)).catch_unwind().await;
         self.deliver(read.unwrap_or_else(|_| {
             let panicked = |(ticket, _): &(Ticket, String)| (*ticket, Err(reader_panicked()));
             lookups.wanted.iter().map(panicked).collect()
@@ -109,8 +109,8 @@ impl Backend {
         self.queue.end_lookups(&lookups);
     }
 
-    async fn list(self: Rc<Self>, Read { ticket, query }: Read) {
-        let result = AssertUnwindSafe(reader::list(&self, &query)).catch_unwind().await;
+    async fn list(self: Rc<Self>, Read { ticket, query, accepted }: Read) {
+        let result = AssertUnwindSafe(reader::list(&self, &query, accepted)).catch_unwind().await;
         self.deliver([(ticket, result.unwrap_or_else(|_| Err(reader_panicked())))]);
         self.queue.end_list();
     }
@@ -124,13 +124,15 @@ impl Backend {
         }
     }
 
-    /// Makes attempts until one succeeds, one fails for good, or the time is up.
+    /// Makes attempts until one succeeds, one fails for good, or the time is up for what was called
+    /// then.
     pub async fn with_retries<T>(
         self: &Rc<Self>,
         intent: Intent,
+        accepted: Instant,
         mut attempt: impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let deadline = self.queue.deadline();
+        let deadline = self.queue.deadline(accepted);
         for pause in retry::pauses() {
             let attempted = self.attempt(intent, &mut attempt);
             let failure = match tokio::time::timeout_at(deadline.into(), attempted).await {
@@ -139,16 +141,18 @@ impl Backend {
                     return Ok(done);
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => Failure::of_call(self.trouble()),
+                Err(_) => Failure { remedy: Remedy::Retry, ..Failure::of_call(self.trouble()) },
             };
             let may_pass = matches!(failure.remedy, Remedy::Retry | Remedy::RetryElsewhere);
             if may_pass {
                 self.last_trouble.replace(Some(failure.error.clone()));
             }
-            if !may_pass || Instant::now() + pause >= deadline.min(self.queue.deadline()) {
+            // It may have come nearer, as at the end of the process.
+            let deadline = deadline.min(self.queue.deadline(Instant::now()));
+            if !may_pass || Instant::now() >= deadline {
                 return Err(failure);
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(deadline.min(Instant::now() + pause).into()).await;
         }
         unreachable!("there is always another pause")
     }
@@ -205,7 +209,10 @@ impl Backend {
     async fn open_schema_on(&self, connection: &mut Connection) -> Result<Statements, Failure> {
         let inspected = tokio::time::timeout(self.attempt_timeout, self.schema.inspect(connection));
         let found = inspected.await.unwrap_or_else(|_| Err(no_answer()))?;
-        let layout = self.schema.bring_up_to_date(connection, found, self.queue.deadline()).await?;
+        let layout = self
+            .schema
+            .bring_up_to_date(connection, found, self.queue.deadline(Instant::now()))
+            .await?;
         let order_constraints = self.schema.order_constraints(connection).await?;
         let prefix = self.statement_prefix.clone();
         let is_prepared = self.uses_prepared_statements;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
-use crate::error::StoreError;
+use crate::error::{DatabaseCode, StoreError};
 
 use super::failure::{Failure, Remedy};
 use super::message::Message;
@@ -19,6 +19,10 @@ use super::settings::{Address, Password, Settings, TargetSession, Tls};
 
 /// A server that doesn't answer at all is given up after this long, unless the user says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often, and after what pause each, a function is asked again for a password that was refused.
+const REFUSALS_OF_A_CHANGING_PASSWORD: u32 = 2;
+const PASSWORD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where passwords come from that the settings don't hold.
 pub trait PasswordSource: Send + Sync {
@@ -109,7 +113,7 @@ impl Connector {
                         self.first_host.set(host);
                         return Ok(connection);
                     }
-                    // As libpq: whoever refuses us would be refused by the others too.
+                    // As libpq: where one refuses us, the others would too.
                     Err(failure) if failure.remedy == Remedy::None => {
                         return Err(self.name_database(failure));
                     }
@@ -136,7 +140,26 @@ impl Connector {
         }
     }
 
+    /// A password that a function gave may have been changed while it was on its way: it is asked
+    /// again before the server's refusal counts.
     async fn connect_to(&self, host: usize, target: TargetSession) -> Result<Connection, Failure> {
+        let may_change = self.settings.password == Some(Password::Function);
+        for _ in 0..REFUSALS_OF_A_CHANGING_PASSWORD {
+            match self.try_to_connect(host, target).await {
+                Err(failure) if may_change && is_refusal_of_password(&failure.error) => {
+                    tokio::time::sleep(PASSWORD_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+        self.try_to_connect(host, target).await
+    }
+
+    async fn try_to_connect(
+        &self,
+        host: usize,
+        target: TargetSession,
+    ) -> Result<Connection, Failure> {
         let patience = self.settings.pool.connection_timeout.unwrap_or(CONNECT_TIMEOUT);
         let address = self.settings.hosts[host].address.to_string();
         let connection = tokio::time::timeout(patience, self.open(host, target)).await;
@@ -264,4 +287,8 @@ fn name_address(failure: Failure, address: &str) -> Failure {
         error => error,
     };
     Failure { error, is_connection_lost: true, ..failure }
+}
+
+fn is_refusal_of_password(error: &StoreError) -> bool {
+    error.database_code().map(DatabaseCode::as_str) == Some("28P01")
 }

@@ -36,7 +36,8 @@ pub struct Write {
     number: u64,
     bytes: usize,
     lanes: Lanes,
-    accepted: Instant,
+    /// When it was called.
+    pub accepted: Instant,
 }
 
 /// What must not be overtaken, hashed: two that collide only wait for each other needlessly.
@@ -62,12 +63,16 @@ pub struct Hold {
 pub struct Read {
     pub ticket: Ticket,
     pub query: Query,
+    /// When it was called.
+    pub accepted: Instant,
 }
 
 /// Sessions to read together, by their ids.
 #[derive(Debug)]
 pub struct Lookups {
     pub wanted: Vec<(Ticket, String)>,
+    /// When the first of them was called.
+    pub accepted: Instant,
     since: Instant,
 }
 
@@ -111,7 +116,7 @@ struct State {
     rounds: Flight,
     lookups: Flight,
     held_reads: Vec<(Awaited, Read)>,
-    ready_lookups: Vec<(Ticket, String)>,
+    ready_lookups: Vec<(Ticket, String, Instant)>,
     ready_lists: VecDeque<Read>,
     lists: usize,
     /// When the database last did what it was asked.
@@ -236,8 +241,10 @@ impl Queue {
                 if state.is_closing && (is_over || state.is_idle()) {
                     return Work::End;
                 }
-                let expiry =
-                    state.writes.front().map(|write| state.deadline(write, self.retry_timeout));
+                let expiry = state
+                    .writes
+                    .front()
+                    .map(|write| state.deadline(write.accepted, self.retry_timeout));
                 let rooms = [state.rounds.next_room(now), state.lookups.next_room(now)];
                 let last = state.last_deadline.filter(|last| *last > now);
                 rooms.into_iter().chain([expiry, last]).flatten().min()
@@ -288,10 +295,18 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// How long something that begins now may take.
-    pub fn deadline(&self) -> Instant {
-        let deadline = Instant::now() + self.retry_timeout;
-        self.lock().last_deadline.map_or(deadline, |last| last.min(deadline))
+    /// How long a call that was accepted then may take. While the database works, to have waited for
+    /// one's turn is no outage.
+    pub fn deadline(&self, accepted: Instant) -> Instant {
+        self.lock().deadline(accepted, self.retry_timeout)
+    }
+
+    /// How many of these writes, from the first on, have waited too long.
+    pub fn count_expired(&self, writes: &[Write]) -> usize {
+        let state = self.lock();
+        let now = Instant::now();
+        let is_expired = |write: &&Write| state.deadline(write.accepted, self.retry_timeout) <= now;
+        writes.iter().take_while(is_expired).count()
     }
 
     /// From here on nothing waits for longer than this, however long it may.
@@ -318,7 +333,7 @@ impl Queue {
         state.is_closing = true;
         let held = mem::take(&mut state.held_reads).into_iter().map(|(_, read)| read.ticket);
         let lists = mem::take(&mut state.ready_lists).into_iter().map(|read| read.ticket);
-        let lookups = mem::take(&mut state.ready_lookups).into_iter().map(|(ticket, _)| ticket);
+        let lookups = mem::take(&mut state.ready_lookups).into_iter().map(|(ticket, ..)| ticket);
         drop(state);
         self.changed.notify_one();
         held.chain(lists).chain(lookups).collect()
@@ -400,10 +415,10 @@ impl State {
         Some(Round { writes: taken, hold: Hold { lanes, since: now } })
     }
 
-    fn make_ready(&mut self, Read { ticket, query }: Read) {
+    fn make_ready(&mut self, Read { ticket, query, accepted }: Read) {
         match query {
-            Query::Session { id } => self.ready_lookups.push((ticket, id)),
-            query => self.ready_lists.push_back(Read { ticket, query }),
+            Query::Session { id } => self.ready_lookups.push((ticket, id, accepted)),
+            query => self.ready_lists.push_back(Read { ticket, query, accepted }),
         }
     }
 
@@ -413,7 +428,11 @@ impl State {
         }
         self.lookups.depart(now);
         let count = self.ready_lookups.len().min(MAX_LOOKUPS);
-        Some(Lookups { wanted: self.ready_lookups.drain(..count).collect(), since: now })
+        let taken = self.ready_lookups.drain(..count);
+        let (wanted, accepted): (Vec<_>, Vec<_>) =
+            taken.map(|(ticket, id, accepted)| ((ticket, id), accepted)).unzip();
+        let accepted = accepted.into_iter().min().unwrap_or(now);
+        Some(Lookups { wanted, accepted, since: now })
     }
 
     fn settle(&mut self, writes: &[Write]) {
@@ -434,15 +453,14 @@ impl State {
         }
     }
 
-    /// How long a waiting write may wait. While the database works, a long queue is no outage.
-    fn deadline(&self, write: &Write, retry_timeout: Duration) -> Instant {
-        let deadline = write.accepted.max(self.last_success) + retry_timeout;
+    fn deadline(&self, accepted: Instant, retry_timeout: Duration) -> Instant {
+        let deadline = accepted.max(self.last_success) + retry_timeout;
         self.last_deadline.map_or(deadline, |last| last.min(deadline))
     }
 
     /// The oldest writes, if they have waited for too long.
     fn take_expired(&mut self, now: Instant, retry_timeout: Duration) -> Vec<Write> {
-        let is_expired = |write: &&Write| self.deadline(write, retry_timeout) <= now;
+        let is_expired = |write: &&Write| self.deadline(write.accepted, retry_timeout) <= now;
         let count = self.writes.iter().take_while(is_expired).count();
         self.writes.drain(..count).collect()
     }
@@ -516,10 +534,14 @@ mod tests {
         Row::Session(SessionRecord { id: id.to_owned(), ..SessionRecord::default() })
     }
 
+    fn read(ticket: usize, query: Query) -> Read {
+        Read { ticket: Ticket(ticket), query, accepted: Instant::now() }
+    }
+
     fn events_of(session: &str) -> Read {
         let page = PageRequest { limit: 1, cursor: None };
         let session_id = session.to_owned();
-        Read { ticket: Ticket(100), query: Query::Events(EventsQuery { session_id, page }) }
+        read(100, Query::Events(EventsQuery { session_id, page }))
     }
 
     /// The work that there is now.
@@ -576,8 +598,7 @@ mod tests {
     fn sessions_that_are_wanted_at_the_same_time_are_read_together() {
         let queue = queue();
         for ticket in 0..3 {
-            let query = Query::Session { id: ticket.to_string() };
-            queue.push_read(Read { ticket: Ticket(ticket), query }).unwrap();
+            queue.push_read(read(ticket, Query::Session { id: ticket.to_string() })).unwrap();
         }
         assert!(matches!(next(&queue), Some(Work::Lookups(lookups)) if lookups.wanted.len() == 3));
     }
@@ -601,7 +622,7 @@ mod tests {
         let page = PageRequest { limit: 1, cursor: None };
         queue.push_write(Ticket(0), session("s")).unwrap();
         let first = round(&queue).unwrap();
-        queue.push_read(Read { ticket: Ticket(9), query: Query::Sessions { page } }).unwrap();
+        queue.push_read(read(9, Query::Sessions { page })).unwrap();
         queue.push_write(Ticket(1), session("t")).unwrap();
         let _second = round(&queue).unwrap();
         end(&queue, first);

@@ -1,18 +1,20 @@
 //! Answering reads: sessions together, lists one by one.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::store::{EventsQuery, OperationResult, Outcome, Query, Ticket};
 
 use super::backend::{Backend, Intent};
 use super::queries::SessionsById;
+use super::queue::Lookups;
 
 /// Reads the sessions with these ids.
 pub async fn look_up(
     backend: &Rc<Backend>,
-    wanted: &[(Ticket, String)],
+    Lookups { wanted, accepted, .. }: &Lookups,
 ) -> Vec<(Ticket, OperationResult)> {
-    let sessions = backend.with_retries(Intent::Read, async |lease, statements| {
+    let sessions = backend.with_retries(Intent::Read, *accepted, async |lease, statements| {
         let ids = wanted.iter().map(|(_, id)| id.as_str());
         statements.get_sessions(lease.connection(), ids).await
     });
@@ -30,8 +32,8 @@ pub async fn look_up(
 }
 
 /// Reads part of a list.
-pub async fn list(backend: &Rc<Backend>, query: &Query) -> OperationResult {
-    let page = backend.with_retries(Intent::Read, async |lease, statements| {
+pub async fn list(backend: &Rc<Backend>, query: &Query, accepted: Instant) -> OperationResult {
+    let page = backend.with_retries(Intent::Read, accepted, async |lease, statements| {
         let connection = lease.connection();
         match query {
             Query::Events(EventsQuery { session_id, page }) => {

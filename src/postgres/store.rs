@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
@@ -125,6 +125,6 @@ impl PostgresStore {
     }
 
     fn read(&self, ticket: Ticket, query: Query) -> Result<(), StoreError> {
-        self.queue.push_read(Read { ticket, query })
+        self.queue.push_read(Read { ticket, query, accepted: Instant::now() })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::error::StoreError;
 use crate::store::Outcome;
@@ -35,21 +36,30 @@ pub async fn write(backend: &Rc<Backend>, mut unsettled: Unsettled) {
     // How many go in one message: all, until the server refuses a row among them.
     let mut sizes = vec![unsettled.writes.len()];
     while let Some(size) = sizes.pop() {
-        let result = store(backend, &unsettled.writes[..size]).await;
-        if size > 1 && matches!(&result, Err(failure) if failure.remedy == Remedy::Split) {
-            let half = size / 2;
-            // The first half goes first.
-            sizes.extend([size - half, half]);
-            continue;
+        let writes = &unsettled.writes[..size];
+        let result = store(backend, writes).await;
+        match &result {
+            Err(failure) if failure.remedy == Remedy::Split && size > 1 => {
+                let half = size / 2;
+                // The first half goes first.
+                sizes.extend([size - half, half]);
+            }
+            Err(failure) if failure.remedy != Remedy::None => {
+                // Its oldest write can wait no longer; the others have time left.
+                let expired = backend.queue.count_expired(writes).max(1);
+                settle(backend, &mut unsettled, expired, result.map_err(|failure| failure.error));
+                sizes.extend((size > expired).then_some(size - expired));
+            }
+            _ => settle(backend, &mut unsettled, size, result.map_err(|failure| failure.error)),
         }
-        settle(backend, &mut unsettled, size, result.map_err(|failure| failure.error));
     }
 }
 
 /// One message, one transaction.
 async fn store(backend: &Rc<Backend>, writes: &[Write]) -> Result<(), Failure> {
+    let accepted = writes.first().map_or_else(Instant::now, |write| write.accepted);
     backend
-        .with_retries(Intent::Write, async |lease, statements| {
+        .with_retries(Intent::Write, accepted, async |lease, statements| {
             for message in statements.upsert(writes.iter().map(|write| &write.row)) {
                 let sent = lease.connection().fetch(message).await;
                 sent.map_err(|failure| statements.explain(failure))?;
