@@ -78,12 +78,9 @@ impl Backend {
         self.pool.close().await;
     }
 
+    /// What the time was lost with, as far as it is known.
     fn trouble(&self) -> StoreError {
-        let unknown = || StoreError::Unavailable {
-            reason: "earlier calls are still waiting".to_owned(),
-            database_code: None,
-        };
-        self.last_trouble.borrow().clone().unwrap_or_else(unknown)
+        self.last_trouble.borrow().clone().unwrap_or_else(|| no_answer().error)
     }
 
     async fn write(self: Rc<Self>, round: Round) {
@@ -200,19 +197,23 @@ impl Backend {
     }
 
     async fn open_schema(&self) -> Result<Statements, Failure> {
-        let mut lease = self.pool.lease().await?;
-        let opened = self.open_schema_on(lease.connection()).await;
+        let deadline = self.queue.deadline(Instant::now());
+        let leased = tokio::time::timeout_at(deadline.into(), self.pool.lease());
+        let mut lease = leased.await.unwrap_or_else(|_| Err(no_answer()))?;
+        let opened = self.open_schema_on(lease.connection(), deadline).await;
         lease.give_back(opened.as_ref().err(), false);
         opened
     }
 
-    async fn open_schema_on(&self, connection: &mut Connection) -> Result<Statements, Failure> {
+    /// Looking has the time of an attempt; an upgrade takes as long as it takes, once it has its locks.
+    async fn open_schema_on(
+        &self,
+        connection: &mut Connection,
+        deadline: Instant,
+    ) -> Result<Statements, Failure> {
         let inspected = tokio::time::timeout(self.attempt_timeout, self.schema.inspect(connection));
         let found = inspected.await.unwrap_or_else(|_| Err(no_answer()))?;
-        let layout = self
-            .schema
-            .bring_up_to_date(connection, found, self.queue.deadline(Instant::now()))
-            .await?;
+        let layout = self.schema.bring_up_to_date(connection, found, deadline).await?;
         let order_constraints = self.schema.order_constraints(connection).await?;
         let prefix = self.statement_prefix.clone();
         let is_prepared = self.uses_prepared_statements;
