@@ -91,9 +91,10 @@ impl Statements {
     ) -> Self {
         let columns = layout.optional_columns();
         let select = |table: &str, names: &[&str], has_extra| {
-            // As texts: what the prepared ones would send in binary form, and the simple ones wouldn't.
-            let names: Vec<String> = names.iter().map(|name| format!("{name}::text")).collect();
-            let extra = if has_extra { "extra_json::text" } else { "NULL" };
+            // The simple protocol sends texts anyway.
+            let cast = if is_prepared { "::text" } else { "" };
+            let names: Vec<String> = names.iter().map(|name| format!("{name}{cast}")).collect();
+            let extra = if has_extra { format!("extra_json{cast}") } else { "NULL".to_owned() };
             format!("SELECT {}, {extra} FROM {} AS stored", names.join(", "), schema.table(table))
         };
         Self {
