@@ -232,7 +232,7 @@ export interface PostgresPoolConfig {
   /** How many connections are kept however long they are idle. Default: 0. */
   min?: number;
   /** After how many milliseconds an idle connection is closed; 0: never. Default: 10,000. */
-  idleTimeoutMillis?: number;
+  idleTimeoutMillis?: number | null;
   /** How many milliseconds one attempt to connect may take. Default: 10,000. */
   connectionTimeoutMillis?: number;
   /** How many seconds a connection may live; 0: no end. Default: 0. */

@@ -44,4 +44,7 @@ test("exports are named for require and for import", async () => {
   assert.equal(typeof required.SQLiteSessionPersistDriver, "function");
   assert.equal(imported.SQLiteSessionPersistDriver, required.SQLiteSessionPersistDriver);
   assert.equal(required.SQLiteSessionPersistDriver.name, "SQLiteSessionPersistDriver");
+  assert.equal(imported.PostgresSessionPersistDriver, required.PostgresSessionPersistDriver);
+  assert.equal(required.PostgresSessionPersistDriver.name, "PostgresSessionPersistDriver");
+  assert.equal(imported.postgresSchemaSql, required.postgresSchemaSql);
 });

@@ -1,7 +1,10 @@
 /** The types by themselves: what they offer, and what they refuse. */
 import {
+  PostgresSessionPersistDriver,
+  postgresSchemaSql,
   SQLiteSessionPersistDriver,
   type PersistError,
+  type PostgresSessionPersistDriverOptions,
   type SessionEvent,
   type SessionRecord,
   type SQLiteSessionPersistDriverOptions,
@@ -21,6 +24,19 @@ export async function use(event: SessionEvent, session: SessionRecord): Promise<
   return [found?.agent ?? "", nextCursor ?? "", ...items.map(({ id }) => id)];
 }
 
+const shared: PostgresSessionPersistDriverOptions = {
+  poolConfig: { host: "db", password: () => "token", ssl: { ca: "PEM" }, statement_timeout: false },
+  migrate: false,
+};
+export const sharedDriver = new PostgresSessionPersistDriver(shared);
+export const ends: Promise<void>[] = [
+  sharedDriver.close(),
+  sharedDriver[Symbol.asyncDispose](),
+  sharedDriver.updateSession({} as SessionRecord),
+];
+export const sql: string = postgresSchemaSql() + postgresSchemaSql("agents");
+export const stateOf = (error: PersistError): string | undefined => error.sqlState;
+
 export const isBusy = (error: PersistError) => error.code === "ERR_PERSIST_BUSY";
 
 // @ts-expect-error an option that doesn't exist
@@ -31,3 +47,7 @@ new SQLiteSessionPersistDriver({ durability: "off" });
 void driver.listEvents({});
 // @ts-expect-error a code that doesn't exist
 export const isWrong = (error: PersistError) => error.code === "ERR_BUSY";
+// @ts-expect-error an option of a pool that doesn't exist
+new PostgresSessionPersistDriver({ poolConfig: { hostname: "db" } });
+// @ts-expect-error a schema is a name
+postgresSchemaSql(["public"]);

@@ -1,5 +1,5 @@
 /** The interface as SDK 0.2 and 0.3 declare it. */
-import { SQLiteSessionPersistDriver } from "../../index.js";
+import { PostgresSessionPersistDriver, SQLiteSessionPersistDriver } from "../../index.js";
 
 interface SessionRecord {
   id: string;
@@ -36,3 +36,4 @@ interface SessionPersistDriver {
 }
 
 export const driver: SessionPersistDriver = new SQLiteSessionPersistDriver();
+export const sharedDriver: SessionPersistDriver = new PostgresSessionPersistDriver();
