@@ -10,7 +10,7 @@
 //! sqlite    connections, schema, statements, the writer thread
 //! postgres  connections, schema, statements, rounds of writes
 //!
-//! model, cursor, json, layout, page, error: pure, used by any layer
+//! model, cursor, json, layout, lock, page, error: pure, used by any layer
 //! ```
 //!
 //! Threads: JavaScript's thread only ever queues work, and reads single rows by key.
@@ -22,6 +22,7 @@ mod cursor;
 mod error;
 mod json;
 mod layout;
+mod lock;
 mod model;
 mod page;
 mod postgres;

@@ -6,13 +6,14 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use napi::bindgen_prelude::{FunctionCallContext, Unknown};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, JsValue, Status, sys};
 use slab::Slab;
 
+use crate::lock::lock;
 use crate::store::{Completion, Completions, OperationResult, Outcome, Ticket};
 
 use super::driver::Handle;
@@ -46,7 +47,7 @@ pub struct Inbox {
 impl Completions for Inbox {
     fn deliver(&self, batch: Vec<Completion>) {
         let is_first = {
-            let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut arrived = lock(&self.arrived);
             let is_first = arrived.is_empty();
             arrived.extend(batch);
             is_first
@@ -65,7 +66,7 @@ impl Completions for Inbox {
 
 impl Inbox {
     fn take(&self) -> Vec<Completion> {
-        std::mem::take(&mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.arrived))
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use napi::Env;
-use napi::bindgen_prelude::Unknown;
+use napi::bindgen_prelude::{This, Unknown};
 
 use crate::error::StoreError;
 use crate::store::{Completion, Operation, Outcome, Query, Row, SessionStore};
@@ -39,6 +39,15 @@ impl Drop for Handle {
             self.store.close();
         }
     }
+}
+
+/// Without `new`, `this` is the global object, and would be made the driver.
+pub fn require_new(env: &Env, this: This<'_>, class: &str) -> Result<(), CallError> {
+    if env.strict_equals(this.object, env.get_global()?)? {
+        let message = format!("{class} must be called with new");
+        return Err(CallError::InvalidArgument(message));
+    }
+    Ok(())
 }
 
 impl Driver {

@@ -10,13 +10,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, Weak};
 
 use napi::Env;
 use napi::bindgen_prelude::{
     FnArgs, Function, FunctionCallContext, JsObjectValue, Object, Unknown,
 };
 
+use crate::lock::lock;
 use crate::store::SessionStore;
 
 use super::bridge::Bridge;
@@ -109,7 +110,7 @@ static PROCESS_STORES: Mutex<Vec<Weak<dyn SessionStore>>> = Mutex::new(Vec::new(
 fn register_for_process_exit(store: &Arc<dyn SessionStore>) {
     static HANDLER: Once = Once::new();
     HANDLER.call_once(install_exit_handler);
-    let mut stores = PROCESS_STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stores = lock(&PROCESS_STORES);
     stores.retain(|store| store.strong_count() > 0);
     stores.push(Arc::downgrade(store));
 }
@@ -128,8 +129,7 @@ fn install_exit_handler() {}
 
 #[cfg(unix)]
 extern "C" fn flush_process() {
-    let stores =
-        std::mem::take(&mut *PROCESS_STORES.lock().unwrap_or_else(PoisonError::into_inner));
+    let stores = std::mem::take(&mut *lock(&PROCESS_STORES));
     for store in stores.iter().filter_map(Weak::upgrade) {
         store.flush();
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{
     CallbackContext, FromNapiValue, FunctionCallContext, PromiseRaw, Unknown,
@@ -14,6 +14,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, JsValue, Status, ValueType};
 use tokio::sync::oneshot;
 
+use crate::lock::lock;
 use crate::postgres::PasswordSource;
 
 use super::convert;
@@ -37,8 +38,7 @@ impl JsPasswords {
         let answer = env.create_function_from_closure::<(), (), _>(
             "answerPassword",
             move |context: FunctionCallContext<'_>| {
-                let asked =
-                    std::mem::take(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner));
+                let asked = std::mem::take(&mut *lock(&shared));
                 for reply in asked {
                     answer(context.env, &function, reply);
                 }
@@ -53,7 +53,7 @@ impl JsPasswords {
 impl PasswordSource for JsPasswords {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
         let (reply, answer) = oneshot::channel();
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(reply);
+        lock(&self.asked).push(reply);
         self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         Box::pin(async {
             answer

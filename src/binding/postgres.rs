@@ -9,7 +9,7 @@ use napi_derive::napi;
 
 use crate::postgres::{self, PasswordSource};
 
-use super::driver::Driver;
+use super::driver::{self, Driver};
 use super::environment::Environment;
 use super::error::CallError;
 use super::password::JsPasswords;
@@ -36,12 +36,7 @@ impl PostgresSessionPersistDriver {
     pub fn new(env: &Env, this: This<'_>, options: Unknown<'_>) -> napi::Result<Self> {
         let environment = Environment::of(env)?;
         let open = || -> Result<_, CallError> {
-            // Without `new`, `this` would be made the driver.
-            if env.strict_equals(this.object, env.get_global()?)? {
-                return Err(CallError::InvalidArgument(
-                    "PostgresSessionPersistDriver must be called with new".to_owned(),
-                ));
-            }
+            driver::require_new(env, this, "PostgresSessionPersistDriver")?;
             let PostgresArguments { options, password_function } =
                 postgres_options::postgres(env, options)?;
             for message in &options.settings.warnings {

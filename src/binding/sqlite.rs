@@ -7,7 +7,7 @@ use napi_derive::napi;
 
 use crate::sqlite;
 
-use super::driver::Driver;
+use super::driver::{self, Driver};
 use super::environment::Environment;
 use super::error::CallError;
 use super::options;
@@ -35,12 +35,7 @@ impl SQLiteSessionPersistDriver {
     pub fn new(env: &Env, this: This<'_>, options: Unknown<'_>) -> napi::Result<Self> {
         let environment = Environment::of(env)?;
         let open = || -> Result<_, CallError> {
-            // Without `new`, `this` would be made the driver.
-            if env.strict_equals(this.object, env.get_global()?)? {
-                return Err(CallError::InvalidArgument(
-                    "SQLiteSessionPersistDriver must be called with new".to_owned(),
-                ));
-            }
+            driver::require_new(env, this, "SQLiteSessionPersistDriver")?;
             let options = options::sqlite(options)?;
             Ok(sqlite::open(&options, environment.bridge.completions())?)
         };

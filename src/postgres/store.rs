@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::error::StoreError;
+use crate::lock::lock;
 use crate::store::{
     Completion, Completions, Operation, OperationResult, Query, Row, SessionStore, Ticket,
 };
@@ -107,7 +108,7 @@ impl SessionStore for PostgresStore {
             let closed = |ticket| Completion { ticket, result: Err(StoreError::Closed) };
             self.completions.deliver(rejected.into_iter().map(closed).collect());
         }
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = lock(&self.thread);
         if let Some(thread) = thread.take() {
             // Panics of tasks are caught and delivered inside.
             let _ = thread.join();

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 
 use super::connection::Location;
+use crate::lock::lock;
 
 /// A passing lock of another process's checkpoint isn't worth a wait: the next try comes.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::ZERO;
@@ -73,7 +74,7 @@ impl Checkpointer {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Waits for a request; `false` when there will be none.

@@ -5,10 +5,11 @@
 //! SQLite counts the commits that a connection didn't make itself; the connection that counts
 //! for us makes none.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rusqlite::Connection;
 
+use crate::lock::lock;
 use crate::model::{Page, PageRequest};
 use crate::store::EventsQuery;
 
@@ -61,6 +62,6 @@ impl ReadAhead {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 }

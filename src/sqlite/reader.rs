@@ -2,13 +2,14 @@
 //! their own, made when they are first needed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::error::StoreError;
+use crate::lock::lock;
 use crate::model::Page;
 use crate::store::{Completion, Completions, EventsQuery, OperationResult, Outcome, Query, Ticket};
 
@@ -72,13 +73,13 @@ impl Readers {
     }
 
     fn version(&self) -> Option<i64> {
-        let connection = self.inline_reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = lock(&self.inline_reads);
         read_ahead::version(connection.as_ref()?).ok()
     }
 
     /// Starts one more reader, unless there are enough.
     pub fn add_one(self: &Arc<Self>) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = lock(&self.threads);
         if threads.len() == MAX_READERS {
             return;
         }
@@ -99,8 +100,7 @@ impl Readers {
 
     /// Waits for the reads under way; the queue must be closed.
     pub fn join(&self) {
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             // Panics are caught and delivered inside.
             let _ = thread.join();

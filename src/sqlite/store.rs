@@ -1,12 +1,13 @@
 //! The handle of an open database: routes calls, and closes in order.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::error::{DatabaseCode, StoreError};
+use crate::lock::lock;
 use crate::store::{
     Completion, Completions, Operation, OperationResult, Outcome, Query, Row, SessionStore, Ticket,
 };
@@ -195,8 +196,4 @@ impl SessionStore for FileStore {
         // the writer has been delivered already.
         drop(connection);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
