@@ -57,9 +57,9 @@ export interface ListPageRequest {
    * `nextCursor` of the page before, or a decimal offset. Default, and for what can't be read:
    * the start.
    */
-  cursor?: string;
+  cursor?: string | undefined;
   /** At most this many items. Default, and for anything that is no number from 1: 100. */
-  limit?: number;
+  limit?: number | undefined;
 }
 
 /** Which part of a session's events is wanted. */
@@ -173,25 +173,25 @@ export interface SQLiteSessionPersistDriverOptions {
    * A path, relative to the working folder; its folder must exist. `":memory:"` is a database
    * of the driver's own in memory, `""` one in a temporary file. Default: `":memory:"`.
    */
-  filename?: string;
+  filename?: string | undefined;
   /**
    * What a resolved write survives. `"full"`: a loss of power. `"normal"`: the end of the
    * process, however it comes; a loss of power may take the last writes, never the database.
    * Default: `"full"`.
    */
-  durability?: "full" | "normal";
+  durability?: "full" | "normal" | undefined;
   /**
    * How long a write or a read waits while another process has the database locked, in
    * milliseconds, off the event loop. The constructor waits on it, for this long but at most
    * 5,000. Default: 30,000.
    */
-  busyTimeoutMs?: number;
+  busyTimeoutMs?: number | undefined;
   /**
    * How much may wait to be written, in bytes. Further writes reject with
    * `ERR_PERSIST_OVERLOADED` until there is room; the only one never does. Matters to callers
    * that don't await. Default: 268,435,456 (256 MiB).
    */
-  maxQueuedBytes?: number;
+  maxQueuedBytes?: number | undefined;
 }
 
 export interface SQLiteSessionPersistDriver extends SessionPersistMethods {
@@ -210,88 +210,89 @@ export interface PostgresPoolConfig {
    * fields win over the others here. What neither gives comes from `PGHOST`, `PGPORT`, `PGUSER`,
    * `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE` and the other `PG*` variables.
    */
-  connectionString?: string;
+  connectionString?: string | undefined;
   /** A name, an address, or the folder of a socket; several, separated by commas. Default: `localhost`. */
-  host?: string;
+  host?: string | undefined;
   /** Default: 5432. */
-  port?: number;
+  port?: number | undefined;
   /** Default: the system's name of the user. */
-  user?: string;
+  user?: string | undefined;
   /** A function is called for each new connection, as for tokens that expire. */
-  password?: string | (() => string | Promise<string>);
+  password?: string | (() => string | Promise<string>) | undefined;
   /** Default: named as the user. */
-  database?: string;
+  database?: string | undefined;
   /**
    * `true`, or `{ rejectUnauthorized, ca, cert, key, servername }`. `ca` adds to the built-in
    * authorities and those of `NODE_EXTRA_CA_CERTS`; `servername` must be the host. Default: plain
    * text.
    */
-  ssl?: boolean | object;
+  ssl?: boolean | object | undefined;
   /** The most connections that the driver has at a time. Default: 10. */
-  max?: number;
+  max?: number | undefined;
   /** How many connections are kept however long they are idle. Default: 0. */
-  min?: number;
+  min?: number | undefined;
   /** After how many milliseconds an idle connection is closed; 0: never. Default: 10,000. */
-  idleTimeoutMillis?: number | null;
+  idleTimeoutMillis?: number | null | undefined;
   /** How many milliseconds one attempt to connect may take. Default: 10,000. */
-  connectionTimeoutMillis?: number;
+  connectionTimeoutMillis?: number | undefined;
   /** How many seconds a connection may live; 0: no end. Default: 0. */
-  maxLifetimeSeconds?: number;
+  maxLifetimeSeconds?: number | undefined;
   /** How often a connection may be used. Default: `Infinity`. */
-  maxUses?: number;
+  maxUses?: number | undefined;
   /** Without effect: an idle driver never keeps the process alive. */
-  allowExitOnIdle?: boolean;
-  application_name?: string;
-  fallback_application_name?: string;
+  allowExitOnIdle?: boolean | undefined;
+  application_name?: string | undefined;
+  fallback_application_name?: string | undefined;
   /** Milliseconds that the server gives a statement. Default: the server's. */
-  statement_timeout?: false | number;
+  statement_timeout?: false | number | undefined;
   /** Milliseconds until an unanswered attempt is made anew. Default: 15,000. */
-  query_timeout?: number;
+  query_timeout?: number | undefined;
   /** Milliseconds that the server gives a statement to wait for a lock. Default: the server's. */
-  lock_timeout?: number;
+  lock_timeout?: number | undefined;
   /** Default: the server's. */
-  idle_in_transaction_session_timeout?: number;
+  idle_in_transaction_session_timeout?: number | undefined;
   /** Whether connections that were idle for long are asked first whether they still live. They are in any case. */
-  keepAlive?: boolean;
+  keepAlive?: boolean | undefined;
   /** How long is long, in milliseconds, with `keepAlive`. Default: 30,000. */
-  keepAliveInitialDelayMillis?: number;
+  keepAliveInitialDelayMillis?: number | undefined;
   /** Must be UTF-8, which is the default. */
-  client_encoding?: string;
+  client_encoding?: string | undefined;
   /** The server's command line, such as `-c work_mem=64MB`. Not through a pooler: it refuses it. */
-  options?: string;
+  options?: string | undefined;
 }
 
 /** Options of `PostgresSessionPersistDriver`. A name that isn't one of these is refused. */
 export interface PostgresSessionPersistDriverOptions {
   /** See `PostgresPoolConfig`; one in `poolConfig` wins. */
-  connectionString?: string;
+  connectionString?: string | undefined;
   /**
    * A `Pool` of node-postgres. Its settings are read, once; its connections are not used, and it is
    * never ended. `connectionString` and `poolConfig` are then ignored.
    */
-  pool?: object;
+  pool?: object | undefined;
   /** How to connect. */
-  poolConfig?: PostgresPoolConfig;
+  poolConfig?: PostgresPoolConfig | undefined;
   /** Where the tables are: letters, digits and underscores, at most 63. Default: `"public"`. */
-  schema?: string;
+  schema?: string | undefined;
   /**
    * Whether what the schema lacks is created by the first call. With `false` it rejects with
    * `ERR_PERSIST_SCHEMA` and says what is missing; see `postgresSchemaSql`. Default: `true`.
    */
-  migrate?: boolean;
+  migrate?: boolean | undefined;
   /**
    * Whether statements are prepared once for each connection. Only for connections that no pooler
    * shares: behind PgBouncer in transaction mode, one client would run another's statement.
    * Default: `false`.
    */
-  preparedStatements?: boolean;
+  preparedStatements?: boolean | undefined;
   /**
    * How long trouble that passes by itself is ridden out, such as a restart or a fail-over, in
-   * milliseconds; then calls reject with `ERR_PERSIST_UNAVAILABLE`. Default: 30,000.
+   * milliseconds, the first attempt included; then calls reject with `ERR_PERSIST_UNAVAILABLE`. From
+   * 100. Default: 30,000.
    */
-  retryTimeoutMs?: number;
+  retryTimeoutMs?: number | undefined;
   /** As for SQLite. Default: 268,435,456 (256 MiB). */
-  maxQueuedBytes?: number;
+  maxQueuedBytes?: number | undefined;
 }
 
 export interface PostgresSessionPersistDriver extends SessionPersistMethods {

@@ -26,6 +26,9 @@ const checked = ["--skipLibCheck", "false"];
 test("the types stand alone, without Node's", () =>
   compiles("alone", ...checked, "--lib", "es2022", "--types", ""));
 
+test("what may be undefined may be given as undefined", () =>
+  compiles("alone", ...checked, "--lib", "es2022", "--types", "", "--exactOptionalPropertyTypes"));
+
 test("the types stand beside Node's", () =>
   compiles("alone", ...checked, "--lib", "es2022", "--types", "node"));
 

@@ -24,7 +24,9 @@ export async function use(event: SessionEvent, session: SessionRecord): Promise<
   return [found?.agent ?? "", nextCursor ?? "", ...items.map(({ id }) => id)];
 }
 
+declare const fromEnvironment: string | undefined;
 const shared: PostgresSessionPersistDriverOptions = {
+  connectionString: fromEnvironment,
   poolConfig: { host: "db", password: () => "token", ssl: { ca: "PEM" }, statement_timeout: false },
   migrate: false,
 };

@@ -1,6 +1,7 @@
 //! Constructors' options, checked up front. Messages name the option as JavaScript does.
 
 use std::ffi::CString;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use napi::bindgen_prelude::{Object, Unknown};
@@ -22,7 +23,7 @@ pub fn sqlite(options: Unknown<'_>) -> Result<SqliteOptions, CallError> {
     if options.get_type()? == ValueType::Undefined {
         return Ok(result);
     }
-    let options = Options::of(options, "options")?.only(&SQLITE_OPTIONS)?;
+    let options = Options::of(options, "options")?.only(&SQLITE_OPTIONS, &[])?;
     if let Some(filename) = options.get("filename")? {
         result.filename = convert::identifier(filename, "options.filename")?;
     }
@@ -59,11 +60,12 @@ impl<'env> Options<'env> {
         Ok(Self { object: convert::object(options, name)?, name: name.to_owned() })
     }
 
-    /// Refuses a name that isn't `known`: it is misspelt, and would be ignored.
-    pub fn only(self, known: &[&str]) -> Result<Self, CallError> {
+    /// Refuses a name that isn't `known`: it is misspelt, and would be ignored. `silent` ones are known
+    /// too, but nothing to offer.
+    pub fn only(self, known: &[&str], silent: &[&str]) -> Result<Self, CallError> {
         for name in convert::own_names(&self.object)? {
             let (_, name) = name?;
-            if !known.contains(&name.as_str()) {
+            if !known.contains(&name.as_str()) && !silent.contains(&name.as_str()) {
                 let name = self.full_name(&name);
                 let known = known.join(", ");
                 return Err(CallError::InvalidArgument(format!(
@@ -94,19 +96,29 @@ impl<'env> Options<'env> {
 
     /// A whole number from 0 to `max`.
     pub fn whole_number(&self, name: &str, max: u64) -> Result<Option<u64>, CallError> {
+        self.whole_number_within(name, 0..=max)
+    }
+
+    /// A whole number in this range.
+    pub fn whole_number_within(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, CallError> {
         let Some(value) = self.present(name)? else { return Ok(None) };
         let number = match value.get_type()? {
             ValueType::Number => convert::safe_integer(convert::read_number(&value)?),
             _ => None,
         };
         let number = number.and_then(|number| u64::try_from(number).ok());
-        match number.filter(|number| *number <= max) {
+        match number.filter(|number| range.contains(number)) {
             Some(number) => Ok(Some(number)),
             None => {
+                let (min, max) = range.into_inner();
                 let expectation = if max == u64::MAX {
-                    "a whole number from 0".to_owned()
+                    format!("a whole number from {min}")
                 } else {
-                    format!("a whole number from 0 to {max}")
+                    format!("a whole number from {min} to {max}")
                 };
                 Err(CallError::expected(&self.full_name(name), &expectation))
             }

@@ -56,24 +56,22 @@ impl PasswordSource for JsPasswords {
         lock(&self.asked).push(reply);
         self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         Box::pin(async {
-            answer
-                .await
-                .unwrap_or_else(|_| Err("nobody is left to ask for the password".to_owned()))
+            answer.await.unwrap_or_else(|_| Err("the password function gave no answer".to_owned()))
         })
     }
 }
 
-/// Asks the function. What it throws isn't repeated: it may hold a secret.
+/// Asks the function. Of what it throws only the name is repeated: the rest may hold a secret.
 fn answer(env: &Env, function: &PasswordFunction, reply: oneshot::Sender<Answer>) {
     let called = function.borrow_back(env).and_then(|function| function.call(()));
-    let Ok(value) = called else {
-        let _ = reply.send(Err("the password function threw".to_owned()));
-        return;
-    };
-    match as_promise(env, &value) {
-        Some(promise) => answer_later(promise, reply),
-        None => {
-            let _ = reply.send(text(&value));
+    match called {
+        Ok(value) => match as_promise(env, &value) {
+            Some(promise) => answer_later(promise, reply),
+            None => drop(reply.send(text(&value))),
+        },
+        Err(error) => {
+            let thrown = napi::JsError::from(error).into_unknown(*env);
+            let _ = reply.send(Err(format!("the password function threw{}", name_of(&thrown))));
         }
     }
 }
@@ -92,10 +90,26 @@ fn answer_later(promise: PromiseRaw<'_, Unknown<'static>>, reply: oneshot::Sende
     });
     if let Ok(followed) = followed {
         // Without a promise left to reject there is nobody to tell.
-        let _ = followed.catch(move |_: CallbackContext<Unknown<'static>>| {
-            send(&rejected, Err("the password function rejected".to_owned()));
+        let _ = followed.catch(move |context: CallbackContext<Unknown<'static>>| {
+            let name = name_of(&context.value);
+            send(&rejected, Err(format!("the password function rejected{name}")));
             Ok(())
         });
+    }
+}
+
+/// The error's own name, such as `ExpiredTokenException`, in parentheses.
+fn name_of(error: &Unknown<'_>) -> String {
+    const MAX_BYTES: usize = 64;
+    let name = convert::object(Unknown::clone(error), "error")
+        .and_then(|error| convert::property(&error, c"name"))
+        .and_then(|name| convert::identifier(name, "name"));
+    let is_name = |name: &String| {
+        name.len() <= MAX_BYTES && name.chars().all(|character| character.is_ascii_alphanumeric())
+    };
+    match name.ok().filter(is_name) {
+        Some(name) if name != "Error" => format!(" ({name})"),
+        _ => String::new(),
     }
 }
 

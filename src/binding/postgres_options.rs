@@ -14,6 +14,9 @@ use super::options::Options;
 /// What setTimeout counts to, and more than anybody waits.
 const MAX_TIMEOUT_MS: u64 = 2_147_483_647;
 
+/// It bounds the first attempt too: less would fail where nothing is wrong.
+const MIN_RETRY_TIMEOUT_MS: u64 = 100;
+
 const OPTIONS: [&str; 8] = [
     "connectionString",
     "pool",
@@ -25,7 +28,7 @@ const OPTIONS: [&str; 8] = [
     "maxQueuedBytes",
 ];
 
-const POOL_OPTIONS: [&str; 28] = [
+const POOL_OPTIONS: [&str; 24] = [
     "connectionString",
     "host",
     "port",
@@ -50,12 +53,10 @@ const POOL_OPTIONS: [&str; 28] = [
     "keepAliveInitialDelayMillis",
     "client_encoding",
     "options",
-    // Every pool carries these; they mean nothing to connections that aren't node-postgres' own.
-    "log",
-    "Promise",
-    "Client",
-    "types",
 ];
+
+/// Every pool carries these; they mean nothing to connections that aren't node-postgres' own.
+const UNUSED_POOL_OPTIONS: [&str; 4] = ["log", "Promise", "Client", "types"];
 
 /// What node-postgres would do and we can't.
 const IMPOSSIBLE_POOL_OPTIONS: [&str; 6] =
@@ -76,12 +77,13 @@ pub struct PostgresArguments {
 pub fn postgres(env: &Env, options: Unknown<'_>) -> Result<PostgresArguments, CallError> {
     let options = match options.get_type()? {
         ValueType::Undefined => Options::empty(env, "options")?,
-        _ => Options::of(options, "options")?.only(&OPTIONS)?,
+        _ => Options::of(options, "options")?.only(&OPTIONS, &[])?,
     };
     let schema = schema(&options)?;
     let migrate = options.boolean("migrate")?.unwrap_or(true);
     let prepared_statements = options.boolean("preparedStatements")?.unwrap_or(false);
-    let retry_timeout_ms = options.whole_number("retryTimeoutMs", MAX_TIMEOUT_MS)?;
+    let retry_timeout_ms =
+        options.whole_number_within("retryTimeoutMs", MIN_RETRY_TIMEOUT_MS..=MAX_TIMEOUT_MS)?;
     let retry_timeout_ms =
         retry_timeout_ms.unwrap_or(u64::from(postgres::DEFAULT_RETRY_TIMEOUT_MS));
     let max_queued_bytes = options.whole_number("maxQueuedBytes", u64::MAX)?;
@@ -142,9 +144,8 @@ fn given(options: &Options<'_>) -> Result<(Given, Option<PasswordFunction>), Cal
     let connection_string = options.text("connectionString")?;
     let (mut given, password_function) = match options.present("poolConfig")? {
         Some(config) => {
-            let mut known: Vec<&str> = POOL_OPTIONS.to_vec();
-            known.extend(IMPOSSIBLE_POOL_OPTIONS);
-            let config = Options::of(config, "options.poolConfig")?.only(&known)?;
+            let silent = [&UNUSED_POOL_OPTIONS[..], &IMPOSSIBLE_POOL_OPTIONS].concat();
+            let config = Options::of(config, "options.poolConfig")?.only(&POOL_OPTIONS, &silent)?;
             pool_options(&config)?
         }
         None => (Given::default(), None),
@@ -284,7 +285,7 @@ fn ssl(config: &Options<'_>) -> Result<Option<Ssl>, CallError> {
             servername: None,
         })),
         ValueType::Object => {
-            let ssl = Options::of(value, &name)?.only(&SSL_OPTIONS)?;
+            let ssl = Options::of(value, &name)?.only(&SSL_OPTIONS, &[])?;
             let ca = ssl.present("ca")?;
             Ok(Some(Ssl::With {
                 reject_unauthorized: ssl.boolean("rejectUnauthorized")?.unwrap_or(true),

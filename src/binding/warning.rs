@@ -8,7 +8,7 @@ use napi::bindgen_prelude::{FnArgs, Function, JsObjectValue, Object, Unknown};
 /// What `--disable-warning` and listeners know them by.
 const KIND: &str = "SandboxAgentPersistWarning";
 
-const DROPPED_FIELDS: &str = "a session or an event had fields that this version doesn't know, and the table has no column for them: they were not stored. Add a column \"extra_json\" of the type json to both tables to keep them.";
+const DROPPED_FIELDS: &str = "a session or an event had fields that this version doesn't know, and the table has no column for them: they were not stored. Add a column \"extra_json\" of the type json to both tables, and restart, to keep them.";
 
 /// The arguments of `process.emitWarning`.
 type Emit<'env> = FnArgs<(&'env str, &'env str)>;

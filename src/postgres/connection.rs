@@ -284,6 +284,10 @@ fn name_address(failure: Failure, address: &str) -> Failure {
         StoreError::Unavailable { reason, database_code } => {
             StoreError::Unavailable { reason: format!("{address}: {reason}"), database_code }
         }
+        StoreError::CannotOpen { database, reason, database_code } => {
+            let reason = format!("{address}: {reason}");
+            StoreError::CannotOpen { database, reason, database_code }
+        }
         error => error,
     };
     Failure { error, is_connection_lost: true, ..failure }

@@ -202,7 +202,11 @@ impl Schema {
                 let json = sessions.column("session_init_json");
                 let json = json.map_or("json", |column| column.declared_type.as_str());
                 for name in NEWER_SESSION_COLUMNS.into_iter().filter(|name| !sessions.has(name)) {
-                    let kind = if name == "sandbox_id" { "text" } else { json };
+                    let kind = match name {
+                        "sandbox_id" => "text",
+                        EXTRA_COLUMN => "json",
+                        _ => json,
+                    };
                     sql.push_str(&self.add_column("sessions", name, kind));
                 }
             }
@@ -301,7 +305,7 @@ CREATE INDEX IF NOT EXISTS idx_sessions_created_order ON {} (created_at, id);\n"
 /// them again changes nothing.
 pub fn schema_sql(name: &str) -> String {
     let schema = Schema::new(name.to_owned(), true);
-    let mut sql = format!("CREATE SCHEMA IF NOT EXISTS {};\n", quote::identifier(name));
+    let mut sql = schema.create_schema();
     sql.push_str(&schema.create_sessions());
     for column in NEWER_SESSION_COLUMNS {
         let kind = if column == "sandbox_id" { "text" } else { "json" };
