@@ -345,11 +345,14 @@ describe("options", () => {
       { connectionString, preparedStatements: "no" },
       /^options\.preparedStatements must be true or false/,
     );
-    for (const name of ["retryTimeoutMs", "maxQueuedBytes"]) {
-      for (const value of [-1, 1.5, "5"]) {
+    for (const [name, least] of [
+      ["retryTimeoutMs", 100],
+      ["maxQueuedBytes", 0],
+    ] as const) {
+      for (const value of [least - 1, least + 0.5, "500"]) {
         refuses(
           { connectionString, [name]: value },
-          new RegExp(`^options\\.${name} must be a whole number from 0`),
+          new RegExp(`^options\\.${name} must be a whole number from ${least}`),
         );
       }
     }

@@ -1,5 +1,7 @@
 //! The operations of a session store, without JavaScript and without SQL.
 
+use std::time::Instant;
+
 use crate::error::StoreError;
 use crate::model::{JsonText, Page, PageRequest, SessionEvent, SessionRecord};
 
@@ -136,9 +138,10 @@ pub trait SessionStore: Send + Sync {
     /// a disk, a lock or a network; else `None`, and the completion is delivered later.
     fn submit(&self, ticket: Ticket, operation: Operation) -> Option<OperationResult>;
 
-    /// Blocks until every write submitted so far is settled: the process is about to end. From
-    /// the first flush on, all later ones together wait for locks as long as one call may.
-    fn flush(&self);
+    /// Blocks until every write submitted so far is settled: the process is about to end. What is
+    /// on another machine isn't waited for beyond the deadline. From the first flush on, all later
+    /// ones together wait for locks as long as one call may.
+    fn flush(&self, deadline: Instant);
 
     /// Writes what is queued, lets running reads finish, rejects queued ones, and frees the
     /// database. Blocks until that is done, by whichever thread. Calls after it give

@@ -134,19 +134,22 @@ impl Bridge {
 
     /// Settles the promises of all completions that arrived.
     pub fn settle_arrived(&self, env: &Env) -> napi::Result<()> {
-        if self.inbox.has_dropped_fields.swap(false, Ordering::Relaxed) {
-            warning::of_dropped_fields(env)?;
-        }
+        // What fails, as when the environment ends, keeps no other promise from being settled.
+        let mut outcome = Ok(());
         for Completion { ticket, result } in self.inbox.take() {
             let pending = self.pending.borrow_mut().try_remove(ticket.0);
             if let Some(pending) = pending {
-                self.settle(env, pending.deferred, result.map_err(CallError::from))?;
+                let settled = self.settle(env, pending.deferred, result.map_err(CallError::from));
+                outcome = outcome.and(settled);
             }
         }
         if self.pending.borrow().is_empty() {
-            self.keep_process_alive(env, false)?;
+            outcome = outcome.and(self.keep_process_alive(env, false));
         }
-        Ok(())
+        if self.inbox.has_dropped_fields.swap(false, Ordering::Relaxed) {
+            outcome = outcome.and(warning::of_dropped_fields(env));
+        }
+        outcome
     }
 
     fn settle(

@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::store::{Completion, Operation, Outcome, Query, Row, SessionStore};
 
 use super::convert;
-use super::environment::Environment;
+use super::environment::{self, Environment};
 use super::error::CallError;
 
 /// A driver of one environment.
@@ -156,7 +156,7 @@ impl Driver {
             }
             let result = store.submit(ticket, operation);
             if self.environment.is_exiting() {
-                store.flush();
+                store.flush(environment::process_deadline());
             }
             result
         };

@@ -10,7 +10,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, Once, Weak};
+use std::sync::{Arc, Mutex, Once, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use napi::Env;
 use napi::bindgen_prelude::{
@@ -22,6 +23,9 @@ use crate::store::SessionStore;
 
 use super::bridge::Bridge;
 use super::json::Json;
+
+/// How long a thread that ends waits for databases on other machines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 pub struct Environment {
@@ -71,17 +75,25 @@ impl Environment {
     fn flush_all(&self) {
         self.is_exiting.set(true);
         for store in self.stores.borrow().iter() {
-            store.flush();
+            store.flush(process_deadline());
         }
     }
 
     fn close_all(&self) {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         for store in self.stores.take() {
             // First without waiting for long for what is far away.
-            store.flush();
+            store.flush(deadline);
             store.close();
         }
     }
+}
+
+/// When an ending process stops waiting for databases that don't answer: for all of them together, from
+/// the first time that it asks.
+pub fn process_deadline() -> Instant {
+    static DEADLINE: OnceLock<Instant> = OnceLock::new();
+    *DEADLINE.get_or_init(|| Instant::now() + FLUSH_TIMEOUT)
 }
 
 /// The arguments of `process.on`.
@@ -131,6 +143,6 @@ fn install_exit_handler() {}
 extern "C" fn flush_process() {
     let stores = std::mem::take(&mut *lock(&PROCESS_STORES));
     for store in stores.iter().filter_map(Weak::upgrade) {
-        store.flush();
+        store.flush(process_deadline());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +10,13 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
 
-use crate::error::StoreError;
+use crate::error::{DatabaseCode, StoreError};
 use crate::store::{Completion, Completions, OperationResult, Ticket};
 
 use super::connection::Connection;
-use super::failure::{Failure, Remedy};
+use super::failure::{self, Failure, Remedy};
 use super::pool::{Lease, Pool};
-use super::queries::Statements;
+use super::queries::{Prefix, Statements};
 use super::queue::{Lookups, Queue, Read, Round, Work};
 use super::retry;
 use super::schema::Schema;
@@ -31,9 +32,8 @@ pub struct Backend {
     pub completions: Arc<dyn Completions>,
     pub pool: Rc<Pool>,
     pub schema: Schema,
-    pub uses_prepared_statements: bool,
-    /// Goes before every statement, where there are timeouts to set.
-    pub statement_prefix: String,
+    /// `None` for prepared statements, which nothing can go before.
+    pub statement_prefix: Option<Prefix>,
     pub attempt_timeout: Duration,
     /// Under way or done, once somebody has called.
     pub opening: RefCell<Option<Opening>>,
@@ -44,12 +44,17 @@ pub struct Backend {
 /// What comes of looking at the schema.
 pub type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Statements>, Failure>>>;
 
-/// Whether an attempt changes anything: then it must not land late.
+/// What may be done about a call that keeps failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Intent {
-    Read,
-    Write,
+pub enum Parts {
+    /// It stands for several, one of which may be the reason: after some attempts they are split.
+    Several,
+    One,
 }
+
+/// After this many refusals that should have passed by themselves, the reason may be one of several
+/// rows, as when a trigger raises them.
+const MAX_SHARED_REFUSALS: u32 = 3;
 
 impl Backend {
     /// Works until the queue ends.
@@ -125,28 +130,36 @@ impl Backend {
     /// then.
     pub async fn with_retries<T>(
         self: &Rc<Self>,
-        intent: Intent,
+        parts: Parts,
         accepted: Instant,
         mut attempt: impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let deadline = self.queue.deadline(accepted);
+        let (mut refusals, mut has_looked_again) = (0, false);
         for pause in retry::pauses() {
-            let attempted = self.attempt(intent, &mut attempt);
-            let failure = match tokio::time::timeout_at(deadline.into(), attempted).await {
-                Ok(Ok(done)) => {
+            let failure = match self.attempt(accepted, &mut attempt).await {
+                Ok(done) => {
                     self.last_trouble.take();
+                    self.queue.note_success();
                     return Ok(done);
                 }
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure { remedy: Remedy::Retry, ..Failure::of_call(self.trouble()) },
+                Err(failure) => failure,
             };
-            let may_pass = matches!(failure.remedy, Remedy::Retry | Remedy::RetryElsewhere);
-            if may_pass {
-                self.last_trouble.replace(Some(failure.error.clone()));
+            if is_of_the_schema(&failure) && !has_looked_again {
+                // Somebody changed the tables.
+                has_looked_again = true;
+                self.opening.take();
+                continue;
             }
-            // It may have come nearer, as at the end of the process.
-            let deadline = deadline.min(self.queue.deadline(Instant::now()));
-            if !may_pass || Instant::now() >= deadline {
+            if !matches!(failure.remedy, Remedy::Retry | Remedy::RetryElsewhere) {
+                return Err(failure);
+            }
+            self.last_trouble.replace(Some(failure.error.clone()));
+            refusals += u32::from(!failure.is_connection_lost);
+            if parts == Parts::Several && refusals == MAX_SHARED_REFUSALS {
+                return Err(Failure { remedy: Remedy::Split, ..failure });
+            }
+            let deadline = self.queue.deadline(accepted);
+            if Instant::now() >= deadline {
                 return Err(failure);
             }
             tokio::time::sleep_until(deadline.min(Instant::now() + pause).into()).await;
@@ -156,21 +169,41 @@ impl Backend {
 
     async fn attempt<T>(
         self: &Rc<Self>,
-        intent: Intent,
+        accepted: Instant,
         attempt: &mut impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         // Before a connection is taken: the schema is opened on one of its own.
-        let statements = self.statements().await?;
-        let mut lease = self.pool.lease().await?;
-        let answered = tokio::time::timeout(self.attempt_timeout, async {
-            if intent == Intent::Write {
-                lease.end_lost().await?;
-            }
+        let statements = self.in_time(accepted, self.statements()).await?;
+        let mut lease = self.in_time(accepted, self.pool.lease()).await?;
+        let patience = self.queue.deadline(accepted).saturating_duration_since(Instant::now());
+        let answered = tokio::time::timeout(patience.min(self.attempt_timeout), async {
+            lease.end_lost().await?;
             attempt(&mut lease, &statements).await
         });
         let result = answered.await.unwrap_or_else(|_| Err(no_answer()));
-        lease.give_back(result.as_ref().err(), intent == Intent::Write);
+        lease.give_back(result.as_ref().err());
         result
+    }
+
+    /// Waits for what others may be served with before, as long as the call may wait: while they are,
+    /// that is no outage.
+    async fn in_time<T>(
+        &self,
+        accepted: Instant,
+        awaited: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut awaited = pin!(awaited);
+        loop {
+            let deadline = self.queue.deadline(accepted);
+            match tokio::time::timeout_at(deadline.into(), &mut awaited).await {
+                Ok(result) => return result,
+                Err(_) if self.queue.deadline(accepted) > deadline => {}
+                Err(_) => {
+                    let in_vain = Failure::of_call(self.trouble());
+                    return Err(Failure { remedy: Remedy::Retry, ..in_vain });
+                }
+            }
+        }
     }
 
     /// The first to come has the schema looked at; the others wait for what is found. That goes on if
@@ -183,7 +216,7 @@ impl Backend {
     fn start_opening(self: &Rc<Self>) -> Opening {
         let backend = Rc::clone(self);
         let task = tokio::task::spawn_local(async move {
-            let opened = backend.open_schema().await.map(Rc::new);
+            let opened = backend.open_schema().await.map(Rc::new).map_err(Failure::of_no_row);
             if opened.is_err() {
                 // The next attempt looks again.
                 backend.opening.take();
@@ -201,7 +234,7 @@ impl Backend {
         let leased = tokio::time::timeout_at(deadline.into(), self.pool.lease());
         let mut lease = leased.await.unwrap_or_else(|_| Err(no_answer()))?;
         let opened = self.open_schema_on(lease.connection(), deadline).await;
-        lease.give_back(opened.as_ref().err(), false);
+        lease.give_back(opened.as_ref().err());
         opened
     }
 
@@ -216,8 +249,7 @@ impl Backend {
         let layout = self.schema.bring_up_to_date(connection, found, deadline).await?;
         let order_constraints = self.schema.order_constraints(connection).await?;
         let prefix = self.statement_prefix.clone();
-        let is_prepared = self.uses_prepared_statements;
-        Ok(Statements::new(&self.schema, &layout, order_constraints, is_prepared, prefix))
+        Ok(Statements::new(&self.schema, &layout, order_constraints, prefix))
     }
 }
 
@@ -227,4 +259,9 @@ fn no_answer() -> Failure {
 
 fn reader_panicked() -> StoreError {
     StoreError::Internal { reason: "a reader panicked" }
+}
+
+fn is_of_the_schema(failure: &Failure) -> bool {
+    let state = failure.error.database_code().map(DatabaseCode::as_str);
+    state.is_some_and(failure::is_of_the_schema)
 }

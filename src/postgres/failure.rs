@@ -80,12 +80,22 @@ impl Failure {
     pub fn of_call(error: StoreError) -> Self {
         Self { error, remedy: Remedy::None, is_connection_lost: false, constraint: None }
     }
+
+    /// Of what was asked for no row's sake: there is none to find.
+    pub fn of_no_row(self) -> Self {
+        let remedy = if self.remedy == Remedy::Split { Remedy::None } else { self.remedy };
+        Self { remedy, ..self }
+    }
 }
 
 fn of_server(error: &PgDatabaseError) -> Failure {
-    let is_connection_lost =
-        matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) || is_shutdown(error);
-    let remedy = remedy(error.code());
+    let is_fatal = matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic);
+    let remedy = match remedy(error.code()) {
+        // Nobody was let in: no row has a part in it.
+        Remedy::Split if is_fatal => Remedy::None,
+        remedy => remedy,
+    };
+    let is_connection_lost = is_fatal || is_shutdown(error);
     let constraint = error.constraint().map(ToOwned::to_owned);
     Failure { error: store_error(error, remedy), remedy, is_connection_lost, constraint }
 }
@@ -99,7 +109,9 @@ fn remedy(state: &str) -> Remedy {
         // Read-only: a standby, or a primary that was one a moment ago.
         "25006" => Remedy::RetryElsewhere,
         // The server shuts down, crashed or starts; too many connections; a conflict with others.
-        "57P01" | "57P02" | "57P03" | "57P05" | "53300" | "40001" | "40P01" => Remedy::Retry,
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "53300" | "40001" | "40P01" => {
+            Remedy::Retry
+        }
         // Connections, and a pooler's own troubles.
         _ if state.starts_with("08") => Remedy::Retry,
         _ if is_no_fault_of_a_row(state) => Remedy::None,
@@ -108,12 +120,16 @@ fn remedy(state: &str) -> Remedy {
     }
 }
 
-/// Logging in, names, resources, locks and cancellations: the rows together fail as each would.
+/// Logging in, names and the server's own troubles: the rows together fail as each would.
 fn is_no_fault_of_a_row(state: &str) -> bool {
-    ["25", "28", "3D", "3F", "53", "55", "57", "58", "XX"]
-        .iter()
-        .any(|class| state.starts_with(class))
-        || matches!(state, "42P01" | "42703" | "42601")
+    ["25", "28", "3D", "3F", "58", "XX"].iter().any(|class| state.starts_with(class))
+        || is_of_the_schema(state)
+        || state == "42601"
+}
+
+/// Whether a table or a column isn't there that was there before.
+pub fn is_of_the_schema(state: &str) -> bool {
+    matches!(state, "42P01" | "42703")
 }
 
 fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
@@ -211,9 +227,9 @@ mod tests {
             ("42501", Remedy::Split),
             ("QU001", Remedy::Split),
             ("42P01", Remedy::None),
-            ("57014", Remedy::None),
-            ("55P03", Remedy::None),
-            ("53100", Remedy::None),
+            ("57014", Remedy::Split),
+            ("55P03", Remedy::Split),
+            ("53100", Remedy::Split),
         ] {
             assert_eq!(remedy(state), expected, "{state}");
         }

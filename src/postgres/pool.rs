@@ -1,8 +1,8 @@
 //! The connections of a store, all used on its own thread.
 //!
-//! One that broke while it held a write is remembered: before the next write goes out, on whichever
+//! One that broke or was given up is remembered: before the next message goes out, on whichever
 //! connection, the server process that it used is ended. Else an old value could still land there,
-//! over a newer one.
+//! over a newer one, or reads pile up that nobody waits for any more.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -30,7 +30,7 @@ pub struct Pool {
     /// The last is used first, so that those not needed grow old.
     idle: RefCell<Vec<Idle>>,
     is_reaping: Cell<bool>,
-    /// Marks of connections that broke while they held a write.
+    /// Marks of connections that broke or were given up.
     lost: RefCell<Vec<String>>,
 }
 
@@ -146,15 +146,11 @@ impl Lease<'_> {
         self.connection.as_mut().expect("given back only at the end")
     }
 
-    /// To be called before a write: makes sure that nothing older can still land.
+    /// Makes sure that nothing older can still land.
     pub async fn end_lost(&mut self) -> Result<(), Failure> {
         let lost = self.pool.lost.borrow().clone();
         for mark in lost {
-            match self.end_process_of(&mark).await {
-                // The role may not look, or not end it: then nobody can.
-                Err(failure) if failure.remedy == Remedy::None && !failure.is_connection_lost => {}
-                ended => ended?,
-            }
+            self.end_process_of(&mark).await?;
             self.pool.lost.borrow_mut().retain(|other| *other != mark);
         }
         Ok(())
@@ -163,26 +159,29 @@ impl Lease<'_> {
     /// Ends the server process whose last message has this mark, and waits until it is gone.
     async fn end_process_of(&mut self, mark: &str) -> Result<(), Failure> {
         loop {
-            let message = Message::simple("SELECT pg_terminate_backend(pid) FROM pg_stat_activity")
-                .sql(" WHERE pid <> pg_backend_pid() AND query LIKE ")
-                .text(&format!("{mark}%"));
-            if self.connection().fetch(message).await?.is_empty() {
+            let processes = self.connection().fetch(on_processes("pid", mark)).await;
+            if processes.map_err(Failure::of_no_row)?.is_empty() {
                 return Ok(());
+            }
+            let ended = self.connection().fetch(on_processes("pg_terminate_backend(pid)", mark));
+            match ended.await {
+                // A role that may not end it waits until it ends by itself.
+                Err(failure) if !failure.is_connection_lost => {}
+                ended => drop(ended?),
             }
             tokio::time::sleep(ENDING_PAUSE).await;
         }
     }
 
-    /// The use of the connection has ended like this. `held_write`: something may have been sent that
-    /// must not land later.
-    pub fn give_back(mut self, failure: Option<&Failure>, held_write: bool) {
+    /// The use of the connection has ended like this.
+    pub fn give_back(mut self, failure: Option<&Failure>) {
         let connection = self.connection.take().expect("given back once");
         let is_lost = failure.is_some_and(|failure| failure.is_connection_lost);
         let is_elsewhere = failure.is_some_and(|failure| failure.remedy == Remedy::RetryElsewhere);
         if is_elsewhere {
             self.pool.connector.prefer_next_host();
         }
-        if is_lost && held_write {
+        if is_lost {
             self.pool.lost.borrow_mut().push(connection.mark.clone());
         }
         if is_lost || is_elsewhere {
@@ -202,4 +201,13 @@ impl Drop for Lease<'_> {
             self.pool.lost.borrow_mut().push(connection.mark);
         }
     }
+}
+
+/// Asks about the processes whose last message has this mark; as who logged in, for a role that was
+/// set for the session since may not see them.
+fn on_processes(question: &str, mark: &str) -> Message {
+    Message::simple("SET LOCAL ROLE NONE; SELECT ")
+        .sql(question)
+        .sql(" FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE ")
+        .text(&format!("{mark}%"))
 }

@@ -30,9 +30,8 @@ pub type SessionsById = HashMap<String, Result<JsonText, StoreError>>;
 /// The statements for the tables that were found.
 #[derive(Debug)]
 pub struct Statements {
-    is_prepared: bool,
-    /// Goes before every statement, in the same message and so in the same transaction.
-    prefix: String,
+    /// `None` for prepared statements.
+    prefix: Option<Prefix>,
     sessions: Upsert,
     events: Upsert,
     select_sessions: String,
@@ -40,6 +39,16 @@ pub struct Statements {
     columns: OptionalColumns,
     /// Names of unique indexes over `(session_id, event_index)`.
     order_constraints: Vec<String>,
+}
+
+/// What goes before a statement, in the same message and so in the same transaction.
+#[derive(Debug, Clone)]
+pub struct Prefix {
+    /// Sets the timeouts that the user gave.
+    pub timeouts: String,
+    /// Before a statement of several rows: one that somebody else has locked is soon found, and the
+    /// others don't wait with it.
+    pub of_several: String,
 }
 
 /// How rows go into a table.
@@ -81,14 +90,14 @@ enum Value<'row> {
 }
 
 impl Statements {
-    /// The statements for a schema with this layout; `prefix` goes before each of simple ones.
+    /// The statements for a schema with this layout.
     pub fn new(
         schema: &Schema,
         layout: &Layout,
         order_constraints: Vec<String>,
-        is_prepared: bool,
-        prefix: String,
+        prefix: Option<Prefix>,
     ) -> Self {
+        let is_prepared = prefix.is_none();
         let columns = layout.optional_columns();
         let select = |table: &str, names: &[&str], has_extra| {
             // The simple protocol sends texts anyway.
@@ -98,7 +107,6 @@ impl Statements {
             format!("SELECT {}, {extra} FROM {} AS stored", names.join(", "), schema.table(table))
         };
         Self {
-            is_prepared,
             prefix,
             sessions: Upsert::new(schema, "sessions", &SESSION_COLUMNS, layout.sessions.as_ref()),
             events: Upsert::new(schema, "events", &EVENT_COLUMNS, layout.events.as_ref()),
@@ -145,12 +153,16 @@ impl Statements {
         }
         let events: Vec<Vec<Value<'_>>> = events.into_values().map(event_values).collect();
         let sessions: Vec<Vec<Value<'_>>> = sessions.into_values().map(session_values).collect();
+        let has_several = events.len() + sessions.len() > 1;
         let tables = [(&self.events, events), (&self.sessions, sessions)];
         let tables = tables.into_iter().filter(|(_, rows)| !rows.is_empty());
-        if self.is_prepared {
+        let Some(prefix) = &self.prefix else {
             return tables.map(|(table, rows)| table.prepared(&rows)).collect();
+        };
+        let mut sql = prefix.timeouts.clone();
+        if has_several {
+            sql.push_str(&prefix.of_several);
         }
-        let mut sql = self.prefix.clone();
         for (table, rows) in tables {
             table.push_simple(&mut sql, &rows);
         }
@@ -164,7 +176,7 @@ impl Statements {
         ids: impl Iterator<Item = &'id str>,
     ) -> Result<SessionsById, Failure> {
         let message = self.message().sql(&self.select_sessions);
-        let message = if self.is_prepared {
+        let message = if self.prefix.is_none() {
             message.sql(" WHERE id = ANY (").parameter(ids.collect::<Vec<&str>>()).sql(")")
         } else {
             let in_list =
@@ -216,7 +228,10 @@ impl Statements {
     }
 
     fn message(&self) -> Message {
-        if self.is_prepared { Message::prepared("") } else { Message::simple(self.prefix.as_str()) }
+        match &self.prefix {
+            Some(prefix) => Message::simple(prefix.timeouts.as_str()),
+            None => Message::prepared(""),
+        }
     }
 }
 

@@ -23,6 +23,8 @@ use super::flight::Flight;
 const MAX_ROUND_WRITES: usize = 1_000;
 /// … and this many bytes; a larger write goes alone.
 const MAX_ROUND_BYTES: usize = 8 * 1024 * 1024;
+/// How many batches of a kind are under way at most.
+const MAX_BATCHES: usize = 8;
 /// This many sessions are read together.
 const MAX_LOOKUPS: usize = 500;
 /// How many waiting writes are looked at for one round: those of lanes that are under way stay.
@@ -99,6 +101,8 @@ pub struct Queue {
     changed: Notify,
     settled: Condvar,
     hasher: RandomState,
+    /// Long reads leave a connection to the others.
+    max_lists: usize,
     max_queued_bytes: usize,
     retry_timeout: Duration,
 }
@@ -144,8 +148,9 @@ enum Awaited {
 }
 
 impl Queue {
-    /// `max_batches` of each kind are under way at most.
-    pub fn new(max_batches: usize, max_queued_bytes: usize, retry_timeout: Duration) -> Self {
+    /// For a pool of so many connections.
+    pub fn new(max_connections: usize, max_queued_bytes: usize, retry_timeout: Duration) -> Self {
+        let max_batches = MAX_BATCHES.min(max_connections);
         let state = State {
             writes: VecDeque::new(),
             queued_bytes: 0,
@@ -168,6 +173,7 @@ impl Queue {
             changed: Notify::new(),
             settled: Condvar::new(),
             hasher: RandomState::new(),
+            max_lists: max_connections.saturating_sub(1).max(1),
             max_queued_bytes,
             retry_timeout,
         }
@@ -228,8 +234,7 @@ impl Queue {
                     self.settled.notify_all();
                     return Work::Expired(tickets);
                 }
-                if let Some(list) = state.ready_lists.pop_front() {
-                    state.lists += 1;
+                if let Some(list) = state.take_list(self.max_lists) {
                     return Work::List(list);
                 }
                 if let Some(lookups) = state.take_lookups(now) {
@@ -262,15 +267,17 @@ impl Queue {
     }
 
     /// These writes are done with, one way or another: what waited for them may be read.
-    pub fn settle(&self, writes: &[Write], was_successful: bool) {
+    pub fn settle(&self, writes: &[Write]) {
         let mut state = self.lock();
-        if was_successful {
-            state.last_success = Instant::now();
-        }
         state.settle(writes);
         drop(state);
         self.settled.notify_all();
         self.changed.notify_one();
+    }
+
+    /// The database did what it was asked.
+    pub fn note_success(&self) {
+        self.lock().last_success = Instant::now();
     }
 
     /// The round is done with, and its lanes are free for others.
@@ -310,20 +317,15 @@ impl Queue {
         writes.iter().take_while(is_expired).count()
     }
 
-    /// From here on nothing waits for longer than this, however long it may.
-    pub fn limit_waiting(&self, patience: Duration) {
+    /// Blocks until every write accepted so far is settled, or until then. Nothing waits for longer
+    /// from here on, however long it may.
+    pub fn flush(&self, deadline: Instant) {
         let mut state = self.lock();
-        let deadline = Instant::now() + patience;
-        state.last_deadline.get_or_insert(deadline);
-        drop(state);
+        state.last_deadline = Some(state.last_deadline.map_or(deadline, |last| last.min(deadline)));
         self.changed.notify_one();
-    }
-
-    /// Blocks until every write accepted so far is settled, or for as long as that.
-    pub fn flush(&self, patience: Duration) {
-        let state = self.lock();
         let awaited = state.accepted;
         let is_unsettled = |state: &mut State| state.unsettled.range(..=awaited).next().is_some();
+        let patience = deadline.saturating_duration_since(Instant::now());
         // What isn't stored by then is lost with the process; it was never acknowledged.
         let _ = self.settled.wait_timeout_while(state, patience, is_unsettled);
     }
@@ -420,6 +422,12 @@ impl State {
             Query::Session { id } => self.ready_lookups.push((ticket, id, accepted)),
             query => self.ready_lists.push_back(Read { ticket, query, accepted }),
         }
+    }
+
+    fn take_list(&mut self, max_lists: usize) -> Option<Read> {
+        let list = (self.lists < max_lists).then(|| self.ready_lists.pop_front()).flatten()?;
+        self.lists += 1;
+        Some(list)
     }
 
     fn take_lookups(&mut self, now: Instant) -> Option<Lookups> {
@@ -519,7 +527,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3_600);
 
     fn queue() -> Queue {
-        Queue::new(8, 100_000, LONG)
+        Queue::new(10, 100_000, LONG)
     }
 
     fn event(session: &str, id: &str) -> Row {
@@ -566,7 +574,7 @@ mod tests {
 
     fn end(queue: &Queue, round: Round) {
         let (writes, hold) = round.into_parts();
-        queue.settle(&writes, true);
+        queue.settle(&writes);
         queue.end_round(&hold);
     }
 

@@ -377,7 +377,7 @@ fn text(row: &PgRow, index: usize) -> &str {
 }
 
 const COLUMNS_QUERY: &str = "
-SELECT tables.relname, columns.attname, format_type(columns.atttypid, columns.atttypmod),
+SELECT tables.relname, columns.attname, format_type(columns.atttypid, NULL),
   columns.attnotnull, columns.atthasdef OR columns.attidentity <> '', columns.attgenerated <> '',
   EXISTS (
     SELECT FROM pg_index AS keys

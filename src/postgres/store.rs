@@ -5,9 +5,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
 use crate::error::StoreError;
@@ -20,13 +20,12 @@ use super::backend::{ATTEMPT_TIMEOUT, Backend};
 use super::connection::{Connector, PasswordSource};
 use super::options::PostgresOptions;
 use super::pool::Pool;
+use super::queries::Prefix;
 use super::queue::{Queue, Read};
 use super::schema::Schema;
 
-/// How many batches of a kind are under way at most.
-const MAX_BATCHES: usize = 8;
-/// A process that ends waits no longer than this for a database that doesn't answer.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the rows of a round wait for a lock before they are sent apart.
+const SHARED_LOCK_TIMEOUT_MS: u32 = 1_000;
 
 /// A database on a server.
 struct PostgresStore {
@@ -42,37 +41,42 @@ pub fn open(
     completions: Arc<dyn Completions>,
 ) -> Result<Arc<dyn SessionStore>, StoreError> {
     let max_connections = usize::try_from(options.settings.pool.max).unwrap_or(usize::MAX);
-    let max_batches = MAX_BATCHES.min(max_connections);
-    let queue = Arc::new(Queue::new(max_batches, options.max_queued_bytes, options.retry_timeout));
+    let queue =
+        Arc::new(Queue::new(max_connections, options.max_queued_bytes, options.retry_timeout));
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(|_| StoreError::Internal {
+            reason: "the system refused what a thread needs: open files, mostly",
+        })?;
     let (shared_queue, shared_completions) = (Arc::clone(&queue), Arc::clone(&completions));
     let thread = std::thread::Builder::new()
         .name("persist-postgres".to_owned())
-        .spawn(move || run(options, password_source, shared_queue, shared_completions))
+        .spawn(move || run(runtime, options, password_source, shared_queue, shared_completions))
         .map_err(|_| StoreError::Internal { reason: "the system refused a thread" })?;
     Ok(Arc::new(PostgresStore { queue, completions, thread: Mutex::new(Some(thread)) }))
 }
 
 fn run(
+    runtime: Runtime,
     options: PostgresOptions,
     password_source: Option<Arc<dyn PasswordSource>>,
     queue: Arc<Queue>,
     completions: Arc<dyn Completions>,
 ) {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a thread has a reactor and a clock");
     let connector = Connector::new(&options, password_source, origin());
     let settings = &options.settings;
     let check_after = settings.keep_alive.filter(|delay| !delay.is_zero());
-    let statement_prefix =
-        if options.prepared_statements { String::new() } else { settings.timeouts_sql("LOCAL") };
+    let statement_prefix = (!options.prepared_statements).then(|| Prefix {
+        timeouts: settings.timeouts_sql("LOCAL"),
+        of_several: match settings.timeouts.lock {
+            Some(_) => String::new(),
+            None => format!("SET LOCAL lock_timeout = {SHARED_LOCK_TIMEOUT_MS}; "),
+        },
+    });
     let backend = Backend {
         queue,
         completions,
         pool: Pool::new(connector, settings.pool, check_after),
         schema: Schema::new(options.schema, options.migrate),
-        uses_prepared_statements: options.prepared_statements,
         statement_prefix,
         attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
         opening: RefCell::default(),
@@ -97,9 +101,8 @@ impl SessionStore for PostgresStore {
         accepted.err().map(Err)
     }
 
-    fn flush(&self) {
-        self.queue.limit_waiting(FLUSH_TIMEOUT);
-        self.queue.flush(FLUSH_TIMEOUT);
+    fn flush(&self, deadline: Instant) {
+        self.queue.flush(deadline);
     }
 
     fn close(&self) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::StoreError;
 use crate::store::Outcome;
 
-use super::backend::{Backend, Intent};
+use super::backend::{Backend, Parts};
 use super::failure::{Failure, Remedy};
 use super::queue::{Queue, Write};
 
@@ -26,7 +26,7 @@ impl Unsettled {
 impl Drop for Unsettled {
     fn drop(&mut self) {
         if !self.writes.is_empty() {
-            self.queue.settle(&self.writes, false);
+            self.queue.settle(&self.writes);
         }
     }
 }
@@ -58,8 +58,9 @@ pub async fn write(backend: &Rc<Backend>, mut unsettled: Unsettled) {
 /// One message, one transaction.
 async fn store(backend: &Rc<Backend>, writes: &[Write]) -> Result<(), Failure> {
     let accepted = writes.first().map_or_else(Instant::now, |write| write.accepted);
+    let parts = if writes.len() > 1 { Parts::Several } else { Parts::One };
     backend
-        .with_retries(Intent::Write, accepted, async |lease, statements| {
+        .with_retries(parts, accepted, async |lease, statements| {
             for message in statements.upsert(writes.iter().map(|write| &write.row)) {
                 let sent = lease.connection().fetch(message).await;
                 sent.map_err(|failure| statements.explain(failure))?;
@@ -79,7 +80,7 @@ fn settle(
     result: Result<(), StoreError>,
 ) {
     let done: Vec<Write> = unsettled.writes.drain(..size).collect();
-    backend.queue.settle(&done, result.is_ok());
+    backend.queue.settle(&done);
     let result = |()| result.clone().map(|()| Outcome::Stored);
     backend.deliver(done.into_iter().map(|write| (write.ticket, result(()))));
 }

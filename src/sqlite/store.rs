@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -60,7 +60,7 @@ impl SessionStore for PrivateStore {
         })
     }
 
-    fn flush(&self) {}
+    fn flush(&self, _deadline: Instant) {}
 
     fn close(&self) {
         lock(&self.connection).take();
@@ -178,7 +178,7 @@ impl SessionStore for FileStore {
         }
     }
 
-    fn flush(&self) {
+    fn flush(&self, _deadline: Instant) {
         self.queue.flush();
     }
 

@@ -177,7 +177,7 @@ fn flush_returns_when_everything_is_durable() {
     for index in 0..300 {
         fixture.store.submit(Ticket(0), insert("s", index));
     }
-    fixture.store.flush();
+    fixture.store.flush(std::time::Instant::now());
     let other = Connection::open(&fixture.filename).unwrap();
     let count: i64 = other.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 300);
