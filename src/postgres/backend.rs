@@ -26,6 +26,9 @@ use super::{reader, writer};
 /// and another may have taken its place.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// To rewrite a large table takes long, and nobody should have to begin it twice.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What the tasks of a store share.
 pub struct Backend {
     pub queue: Arc<Queue>,
@@ -85,7 +88,7 @@ impl Backend {
 
     /// What the time was lost with, as far as it is known.
     fn trouble(&self) -> StoreError {
-        self.last_trouble.borrow().clone().unwrap_or_else(|| no_answer().error)
+        self.last_trouble.borrow().clone().unwrap_or_else(|| Failure::no_answer().error)
     }
 
     async fn write(self: Rc<Self>, round: Round) {
@@ -175,12 +178,15 @@ impl Backend {
         // Before a connection is taken: the schema is opened on one of its own.
         let statements = self.in_time(accepted, self.statements()).await?;
         let mut lease = self.in_time(accepted, self.pool.lease()).await?;
-        let patience = self.queue.deadline(accepted).saturating_duration_since(Instant::now());
-        let answered = tokio::time::timeout(patience.min(self.attempt_timeout), async {
-            lease.end_lost().await?;
+        let remaining = self.queue.deadline(accepted).saturating_duration_since(Instant::now());
+        let patience = self.attempt_timeout.min(remaining);
+        lease.connection().patience = patience;
+        let result = async {
+            let ended = tokio::time::timeout(patience, lease.end_lost()).await;
+            ended.unwrap_or_else(|_| Err(Failure::no_answer()))?;
             attempt(&mut lease, &statements).await
-        });
-        let result = answered.await.unwrap_or_else(|_| Err(no_answer()));
+        }
+        .await;
         lease.give_back(result.as_ref().err());
         result
     }
@@ -232,7 +238,7 @@ impl Backend {
     async fn open_schema(&self) -> Result<Statements, Failure> {
         let deadline = self.queue.deadline(Instant::now());
         let leased = tokio::time::timeout_at(deadline.into(), self.pool.lease());
-        let mut lease = leased.await.unwrap_or_else(|_| Err(no_answer()))?;
+        let mut lease = leased.await.unwrap_or_else(|_| Err(Failure::no_answer()))?;
         let opened = self.open_schema_on(lease.connection(), deadline).await;
         lease.give_back(opened.as_ref().err());
         opened
@@ -244,17 +250,15 @@ impl Backend {
         connection: &mut Connection,
         deadline: Instant,
     ) -> Result<Statements, Failure> {
-        let inspected = tokio::time::timeout(self.attempt_timeout, self.schema.inspect(connection));
-        let found = inspected.await.unwrap_or_else(|_| Err(no_answer()))?;
+        connection.patience = self.attempt_timeout;
+        let found = self.schema.inspect(connection).await?;
+        connection.patience = UPGRADE_TIMEOUT;
         let layout = self.schema.bring_up_to_date(connection, found, deadline).await?;
+        connection.patience = self.attempt_timeout;
         let order_constraints = self.schema.order_constraints(connection).await?;
         let prefix = self.statement_prefix.clone();
         Ok(Statements::new(&self.schema, &layout, order_constraints, prefix))
     }
-}
-
-fn no_answer() -> Failure {
-    Failure::lost("no answer in time".to_owned())
 }
 
 fn reader_panicked() -> StoreError {

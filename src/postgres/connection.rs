@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
@@ -20,6 +21,8 @@ use super::settings::{Address, Password, Settings, TargetSession, Tls};
 /// A server that doesn't answer at all is given up after this long, unless the user says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// 256 kB a second: slower than any link that a database is used over.
+const SLOW_LINK_BYTES_PER_MS: u64 = 256;
 /// How often, and after what pause each, a function is asked again for a password that was refused.
 const REFUSALS_OF_A_CHANGING_PASSWORD: u32 = 2;
 const PASSWORD_PAUSE: Duration = Duration::from_millis(100);
@@ -35,6 +38,8 @@ pub struct Connection {
     inner: PgConnection,
     /// Begins every message, so that others can find the server process that this connection used.
     pub mark: String,
+    /// How long the server may say nothing.
+    pub patience: Duration,
     pub opened: Instant,
     pub uses: u64,
 }
@@ -53,15 +58,28 @@ pub struct Connector {
 }
 
 impl Connection {
-    /// Sends a message, and returns the rows of its statements.
+    /// Sends a message, and returns the rows of its statements. A server that says nothing for as long
+    /// as [`Self::patience`] has lost us; a slow link has more time for what is large.
     pub async fn fetch(&mut self, message: Message) -> Result<Vec<PgRow>, Failure> {
+        let time_to_send = Duration::from_millis(
+            u64::try_from(message.bytes()).unwrap_or(u64::MAX) / SLOW_LINK_BYTES_PER_MS,
+        );
+        let patience = self.patience.saturating_add(time_to_send);
         let (sql, parameters) = message.into_parts();
         let sql = AssertSqlSafe(format!("{}{sql}", self.mark));
-        let rows = match parameters {
-            None => sqlx::raw_sql(sql).fetch_all(&mut self.inner).await,
-            Some(values) => sqlx::query_with(sql, values).fetch_all(&mut self.inner).await,
+        let mut rows = match parameters {
+            None => sqlx::raw_sql(sql).fetch(&mut self.inner),
+            Some(values) => sqlx::query_with(sql, values).fetch(&mut self.inner),
         };
-        Ok(rows?)
+        let mut fetched = Vec::new();
+        loop {
+            match tokio::time::timeout(patience, rows.try_next()).await {
+                Ok(Ok(Some(row))) => fetched.push(row),
+                Ok(Ok(None)) => return Ok(fetched),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => return Err(Failure::no_answer()),
+            }
+        }
     }
 
     /// Sends statements without values.
@@ -172,8 +190,13 @@ impl Connector {
         let password = self.password().await?;
         let options = self.connect_options(host, password.as_deref());
         let inner = options.connect().await?;
-        let mut connection =
-            Connection { inner, mark: self.next_mark(), opened: Instant::now(), uses: 0 };
+        let mut connection = Connection {
+            inner,
+            mark: self.next_mark(),
+            patience: CONNECT_TIMEOUT,
+            opened: Instant::now(),
+            uses: 0,
+        };
         self.inspect(&mut connection, target).await?;
         Ok(connection)
     }

@@ -65,6 +65,11 @@ impl Failure {
         }
     }
 
+    /// The server says nothing.
+    pub fn no_answer() -> Self {
+        Self::lost("no answer in time".to_owned())
+    }
+
     /// The server won't have us.
     pub fn refused(reason: String, database_code: Option<DatabaseCode>) -> Self {
         Self {

@@ -13,17 +13,19 @@ use super::quote;
 pub struct Message {
     sql: String,
     parameters: Option<PgArguments>,
+    /// About how large the parameters are.
+    parameter_bytes: usize,
 }
 
 impl Message {
     /// A message whose values are literals.
     pub fn simple(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), parameters: None }
+        Self { sql: sql.into(), parameters: None, parameter_bytes: 0 }
     }
 
     /// A statement whose values are parameters.
     pub fn prepared(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), parameters: Some(PgArguments::default()) }
+        Self { sql: sql.into(), parameters: Some(PgArguments::default()), parameter_bytes: 0 }
     }
 
     /// Appends SQL. Never holds a value.
@@ -60,6 +62,17 @@ impl Message {
         parameters.add(value).expect("texts and numbers are encoded as they are");
         self.sql.push_str(&format!("${}", parameters.len()));
         self
+    }
+
+    /// Says how large the parameters are.
+    pub fn with_parameter_bytes(mut self, bytes: usize) -> Self {
+        self.parameter_bytes = bytes;
+        self
+    }
+
+    /// About how much there is to send.
+    pub fn bytes(&self) -> usize {
+        self.sql.len() + self.parameter_bytes
     }
 
     /// The statements, and the values that aren't in them.

@@ -289,6 +289,8 @@ impl Upsert {
                 message.sql(comma).parameter(texts).sql("::text[]")
             };
         }
+        let bytes = rows.iter().flatten().filter_map(Value::text).map(str::len).sum();
+        let message = message.with_parameter_bytes(bytes);
         message.sql(&format!(") AS rows ({}){}", self.names(""), self.on_conflict()))
     }
 
