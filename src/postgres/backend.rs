@@ -137,6 +137,7 @@ impl Backend {
         accepted: Instant,
         mut attempt: impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        let begun = Instant::now();
         let (mut refusals, mut has_looked_again) = (0, false);
         for pause in retry::pauses() {
             let failure = match self.attempt(accepted, &mut attempt).await {
@@ -161,8 +162,10 @@ impl Backend {
             if parts == Parts::Several && refusals == MAX_SHARED_REFUSALS {
                 return Err(Failure { remedy: Remedy::Split, ..failure });
             }
+            // What the server has answered didn't only wait for its turn.
+            let is_refused_for_long = refusals > 0 && begun.elapsed() >= self.queue.retry_timeout();
             let deadline = self.queue.deadline(accepted);
-            if Instant::now() >= deadline {
+            if is_refused_for_long || Instant::now() >= deadline {
                 return Err(failure);
             }
             tokio::time::sleep_until(deadline.min(Instant::now() + pause).into()).await;

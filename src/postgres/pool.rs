@@ -18,6 +18,8 @@ use super::settings::PoolLimits;
 /// One that has been idle for longer is asked whether it still lives before it is used.
 const CHECK_AFTER: Duration = Duration::from_secs(30);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a process: it isn't done with its last message.
+const BUSY: &str = " AND state <> 'idle'";
 /// Between two looks whether a lost connection's server process has ended.
 const ENDING_PAUSE: Duration = Duration::from_millis(20);
 
@@ -156,18 +158,22 @@ impl Lease<'_> {
         Ok(())
     }
 
-    /// Ends the server process whose last message has this mark, and waits until it is gone.
+    /// Ends the server process whose last message has this mark, and waits until it is gone. A role
+    /// that may not end it waits until it is done with that message.
     async fn end_process_of(&mut self, mark: &str) -> Result<(), Failure> {
+        let mut may_end = true;
         loop {
-            let processes = self.connection().fetch(on_processes("pid", mark)).await;
-            if processes.map_err(Failure::of_no_row)?.is_empty() {
+            let processes = on_processes("pid", mark, if may_end { "" } else { BUSY });
+            let found = self.connection().fetch(processes).await.map_err(Failure::of_no_row)?;
+            if found.is_empty() {
                 return Ok(());
             }
-            let ended = self.connection().fetch(on_processes("pg_terminate_backend(pid)", mark));
-            match ended.await {
-                // A role that may not end it waits until it ends by itself.
-                Err(failure) if !failure.is_connection_lost => {}
-                ended => drop(ended?),
+            if may_end {
+                let ended = on_processes("pg_terminate_backend(pid)", mark, "");
+                match self.connection().fetch(ended).await {
+                    Err(failure) if !failure.is_connection_lost => may_end = false,
+                    ended => drop(ended?),
+                }
             }
             tokio::time::sleep(ENDING_PAUSE).await;
         }
@@ -205,9 +211,10 @@ impl Drop for Lease<'_> {
 
 /// Asks about the processes whose last message has this mark; as who logged in, for a role that was
 /// set for the session since may not see them.
-fn on_processes(question: &str, mark: &str) -> Message {
+fn on_processes(question: &str, mark: &str, condition: &str) -> Message {
     Message::simple("SET LOCAL ROLE NONE; SELECT ")
         .sql(question)
         .sql(" FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE ")
         .text(&format!("{mark}%"))
+        .sql(condition)
 }

@@ -41,6 +41,8 @@ pub struct Write {
     lanes: Lanes,
     /// When it was called.
     pub accepted: Instant,
+    /// It goes out with no more than this, itself included.
+    max_together: usize,
 }
 
 /// What must not be overtaken, hashed: two that collide only wait for each other needlessly.
@@ -197,7 +199,9 @@ impl Queue {
         state.unsettled.insert(number, matches!(row, Row::Session(_)));
         state.last_writes.set(&row, number);
         let accepted = Instant::now();
-        state.writes.push_back(Write { ticket, row, number, bytes, lanes, accepted });
+        let max_together = MAX_ROUND_WRITES;
+        let write = Write { ticket, row, number, bytes, lanes, accepted, max_together };
+        state.writes.push_back(write);
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -273,6 +277,20 @@ impl Queue {
         drop(state);
         self.settled.notify_all();
         self.changed.notify_one();
+    }
+
+    /// These go out again, before all others and with no more than so many together: one of them kept
+    /// the rest from being stored.
+    pub fn put_back(&self, writes: Vec<Write>, max_together: usize) {
+        let mut state = self.lock();
+        for write in writes.into_iter().rev() {
+            state.writes.push_front(Write { max_together, ..write });
+        }
+    }
+
+    /// How long trouble is ridden out.
+    pub fn retry_timeout(&self) -> Duration {
+        self.retry_timeout
     }
 
     /// The database did what it was asked.
@@ -389,16 +407,18 @@ impl State {
         let looked_at = self.writes.len().min(MAX_WRITES_LOOKED_AT);
         let mut blocked: HashSet<u64> = HashSet::new();
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
-        let mut bytes = 0_usize;
+        let (mut bytes, mut max_together) = (0_usize, MAX_ROUND_WRITES);
         for write in self.writes.drain(..looked_at) {
             let is_free = write
                 .lanes
                 .iter()
                 .all(|lane| !self.busy_lanes.contains(lane) && !blocked.contains(lane));
             let fits = taken.is_empty()
-                || (taken.len() < MAX_ROUND_WRITES && bytes + write.bytes <= MAX_ROUND_BYTES);
+                || (taken.len() < max_together.min(write.max_together)
+                    && bytes + write.bytes <= MAX_ROUND_BYTES);
             if is_free && fits {
                 bytes += write.bytes;
+                max_together = max_together.min(write.max_together);
                 taken.push(write);
             } else {
                 blocked.extend(write.lanes);
@@ -585,6 +605,23 @@ mod tests {
             queue.push_write(Ticket(ticket), event("s", &ticket.to_string())).unwrap();
         }
         assert_eq!(tickets(&round(&queue).unwrap()), [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_put_back_goes_out_first_and_in_smaller_rounds() {
+        let queue = queue();
+        for ticket in 0..2 {
+            queue.push_write(Ticket(ticket), event(&ticket.to_string(), "a")).unwrap();
+        }
+        let (writes, hold) = round(&queue).unwrap().into_parts();
+        queue.push_write(Ticket(2), event("2", "b")).unwrap();
+        queue.put_back(writes, 1);
+        queue.end_round(&hold);
+        let first = round(&queue).unwrap();
+        assert_eq!(tickets(&first), [0]);
+        assert_eq!(tickets(&round(&queue).unwrap()), [2], "1 is of the same id as 0");
+        end(&queue, first);
+        assert_eq!(tickets(&round(&queue).unwrap()), [1]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Writing a round: one message, and what to do if the server won't have it.
 
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,27 +32,21 @@ impl Drop for Unsettled {
     }
 }
 
-/// Stores what the server will have, and settles all.
+/// Stores the writes together; or puts those back that may be stored without the others.
 pub async fn write(backend: &Rc<Backend>, mut unsettled: Unsettled) {
-    // How many go in one message: all, until the server refuses a row among them.
-    let mut sizes = vec![unsettled.writes.len()];
-    while let Some(size) = sizes.pop() {
-        let writes = &unsettled.writes[..size];
-        let result = store(backend, writes).await;
-        match &result {
-            Err(failure) if failure.remedy == Remedy::Split && size > 1 => {
-                let half = size / 2;
-                // The first half goes first.
-                sizes.extend([size - half, half]);
-            }
-            Err(failure) if failure.remedy != Remedy::None => {
-                // Its oldest write can wait no longer; the others have time left.
-                let expired = backend.queue.count_expired(writes).max(1);
-                settle(backend, &mut unsettled, expired, result.map_err(|failure| failure.error));
-                sizes.extend((size > expired).then_some(size - expired));
-            }
-            _ => settle(backend, &mut unsettled, size, result.map_err(|failure| failure.error)),
+    let count = unsettled.writes.len();
+    let result = store(backend, &unsettled.writes).await;
+    match result {
+        Err(failure) if failure.remedy == Remedy::Split && count > 1 => {
+            backend.queue.put_back(mem::take(&mut unsettled.writes), count / 2);
         }
+        Err(failure) if failure.remedy != Remedy::None => {
+            // Its oldest write can wait no longer; the others have time left.
+            let expired = backend.queue.count_expired(&unsettled.writes).max(1);
+            settle(backend, &mut unsettled, expired, Err(failure.error));
+            backend.queue.put_back(mem::take(&mut unsettled.writes), count);
+        }
+        result => settle(backend, &mut unsettled, count, result.map_err(|failure| failure.error)),
     }
 }
 
