@@ -197,7 +197,7 @@ impl Connector {
             opened: Instant::now(),
             uses: 0,
         };
-        self.inspect(&mut connection, target).await?;
+        self.inspect(&mut connection, target).await.map_err(Failure::of_no_row)?;
         Ok(connection)
     }
 
