@@ -74,3 +74,8 @@ impl<'list> PageBuilder<'list> {
         Page { arrays: self.arrays.finish(), next_cursor }
     }
 }
+
+/// A count as databases take it, with a sign; nobody has more rows than that.
+pub fn sql_count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

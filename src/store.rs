@@ -130,6 +130,18 @@ pub trait Completions: Send + Sync {
     fn warn_of_dropped_fields(&self);
 }
 
+/// How much may wait to be written, unless the user says otherwise.
+pub const DEFAULT_MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
+
+/// Tells those who called that the store was closed before their turn came.
+pub fn reject_as_closed(completions: &dyn Completions, tickets: Vec<Ticket>) {
+    if tickets.is_empty() {
+        return;
+    }
+    let closed = |ticket| Completion { ticket, result: Err(StoreError::Closed) };
+    completions.deliver(tickets.into_iter().map(closed).collect());
+}
+
 /// A store of sessions and events.
 ///
 /// Every read sees every write submitted before it that touches what it reads.

@@ -6,6 +6,7 @@ use napi::bindgen_prelude::{FromNapiValue, Function, FunctionRef, Unknown};
 use napi::{Env, JsValue, ValueType};
 
 use crate::postgres::{self, Given, Password, PostgresOptions, Ssl};
+use crate::store::DEFAULT_MAX_QUEUED_BYTES;
 
 use super::convert;
 use super::error::CallError;
@@ -87,9 +88,8 @@ pub fn postgres(env: &Env, options: Unknown<'_>) -> Result<PostgresArguments, Ca
     let retry_timeout_ms =
         retry_timeout_ms.unwrap_or(u64::from(postgres::DEFAULT_RETRY_TIMEOUT_MS));
     let max_queued_bytes = options.whole_number("maxQueuedBytes", u64::MAX)?;
-    let max_queued_bytes = max_queued_bytes.map_or(postgres::DEFAULT_MAX_QUEUED_BYTES, |bytes| {
-        usize::try_from(bytes).unwrap_or(usize::MAX)
-    });
+    let max_queued_bytes = max_queued_bytes
+        .map_or(DEFAULT_MAX_QUEUED_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let (given, password_function) = given(&options)?;
     let settings = postgres::resolve(given, &environment, &|path| std::fs::read_to_string(path))
         .map_err(|error| CallError::InvalidArgument(error.to_string()))?;

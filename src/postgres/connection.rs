@@ -47,7 +47,7 @@ pub struct Connection {
 /// How to open connections.
 pub struct Connector {
     settings: Settings,
-    uses_prepared_statements: bool,
+    /// Empty where each message brings its own.
     session_settings: String,
     password_source: Option<Arc<dyn PasswordSource>>,
     /// Where the last connection was made, and so the next is tried first.
@@ -106,11 +106,12 @@ impl Connector {
         password_source: Option<Arc<dyn PasswordSource>>,
         origin: String,
     ) -> Self {
-        let uses_prepared_statements = options.prepared_statements;
-        let session_settings = options.settings.timeouts_sql("SESSION");
+        let session_settings = match options.prepared_statements {
+            true => options.settings.timeouts_sql("SESSION"),
+            false => String::new(),
+        };
         Self {
             settings: options.settings.clone(),
-            uses_prepared_statements,
             session_settings,
             password_source,
             first_host: Cell::new(0),
@@ -182,7 +183,7 @@ impl Connector {
         let address = self.settings.hosts[host].address.to_string();
         let connection = tokio::time::timeout(patience, self.open(host, target)).await;
         connection
-            .unwrap_or_else(|_| Err(Failure::lost("no answer in time".to_owned())))
+            .unwrap_or_else(|_| Err(Failure::no_answer()))
             .map_err(|failure| name_address(failure, &address))
     }
 
@@ -207,7 +208,7 @@ impl Connector {
         connection: &mut Connection,
         target: TargetSession,
     ) -> Result<(), Failure> {
-        if self.uses_prepared_statements && !self.session_settings.is_empty() {
+        if !self.session_settings.is_empty() {
             connection.execute(&self.session_settings).await?;
         }
         let question = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";

@@ -38,10 +38,7 @@ mod wrap;
 mod writer;
 
 pub use connection::PasswordSource;
-pub use options::{
-    DEFAULT_MAX_QUEUED_BYTES, DEFAULT_RETRY_TIMEOUT_MS, DEFAULT_SCHEMA, MAX_SCHEMA_BYTES,
-    PostgresOptions,
-};
+pub use options::{DEFAULT_RETRY_TIMEOUT_MS, DEFAULT_SCHEMA, MAX_SCHEMA_BYTES, PostgresOptions};
 pub use schema::schema_sql;
 pub use settings::{Given, Password, Ssl, resolve};
 pub use store::open;

@@ -8,8 +8,6 @@ use super::settings::Settings;
 pub const DEFAULT_SCHEMA: &str = "public";
 /// How long trouble that passes by itself is ridden out.
 pub const DEFAULT_RETRY_TIMEOUT_MS: u32 = 30_000;
-/// How much may wait to be written.
-pub const DEFAULT_MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 /// PostgreSQL cuts longer names off: two schemas might be one.
 pub const MAX_SCHEMA_BYTES: usize = 63;
 
@@ -26,6 +24,6 @@ pub struct PostgresOptions {
     pub prepared_statements: bool,
     /// Default: [`DEFAULT_RETRY_TIMEOUT_MS`].
     pub retry_timeout: Duration,
-    /// Default: [`DEFAULT_MAX_QUEUED_BYTES`].
+    /// Default: [`DEFAULT_MAX_QUEUED_BYTES`](crate::store::DEFAULT_MAX_QUEUED_BYTES).
     pub max_queued_bytes: usize,
 }

@@ -14,7 +14,7 @@ use crate::layout::{EXTRA_COLUMN, Layout, OptionalColumns, Table};
 use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
-use crate::page::{PageBuilder, SESSIONS_LIST};
+use crate::page::{PageBuilder, SESSIONS_LIST, sql_count};
 use crate::store::Row;
 
 use super::connection::Connection;
@@ -375,8 +375,6 @@ fn json_value(json: Option<&JsonText>) -> Value<'_> {
 
 /// The rows from where a page starts, in order. A bare name would mean the text that is selected.
 fn from_start(message: Message, order: &str, start: &cursor::Start, rows: u64) -> Message {
-    // PostgreSQL counts with signs; nobody has more rows than that.
-    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let message = match &start.after {
         Some(Position { order: number, id }) => {
             let message = message.sql(&format!(" AND ({order}, stored.id) > (")).number(*number);
@@ -384,9 +382,10 @@ fn from_start(message: Message, order: &str, start: &cursor::Start, rows: u64) -
         }
         None => message,
     };
-    let message = message.sql(&format!(" ORDER BY {order}, stored.id LIMIT ")).number(count(rows));
+    let message =
+        message.sql(&format!(" ORDER BY {order}, stored.id LIMIT ")).number(sql_count(rows));
     match start.after {
-        None if start.offset > 0 => message.sql(" OFFSET ").number(count(start.offset)),
+        None if start.offset > 0 => message.sql(" OFFSET ").number(sql_count(start.offset)),
         _ => message,
     }
 }

@@ -202,12 +202,7 @@ impl Schema {
                 let json = sessions.column("session_init_json");
                 let json = json.map_or("json", |column| column.declared_type.as_str());
                 for name in NEWER_SESSION_COLUMNS.into_iter().filter(|name| !sessions.has(name)) {
-                    let kind = match name {
-                        "sandbox_id" => "text",
-                        EXTRA_COLUMN => "json",
-                        _ => json,
-                    };
-                    sql.push_str(&self.add_column("sessions", name, kind));
+                    sql.push_str(&self.add_session_column(name, json));
                 }
             }
         }
@@ -282,6 +277,16 @@ CREATE INDEX IF NOT EXISTS idx_sessions_created_order ON {} (created_at, id);\n"
         )
     }
 
+    /// `json` is the type of the documented columns that hold JSON.
+    fn add_session_column(&self, name: &str, json: &str) -> String {
+        let kind = match name {
+            "sandbox_id" => "text",
+            EXTRA_COLUMN => "json",
+            _ => json,
+        };
+        self.add_column("sessions", name, kind)
+    }
+
     fn add_column(&self, table: &str, name: &str, kind: &str) -> String {
         format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {name} {kind};\n", self.table(table))
     }
@@ -308,8 +313,7 @@ pub fn schema_sql(name: &str) -> String {
     let mut sql = schema.create_schema();
     sql.push_str(&schema.create_sessions());
     for column in NEWER_SESSION_COLUMNS {
-        let kind = if column == "sandbox_id" { "text" } else { "json" };
-        sql.push_str(&schema.add_column("sessions", column, kind));
+        sql.push_str(&schema.add_session_column(column, "json"));
     }
     sql.push_str(&schema.create_events());
     sql.push_str(&schema.add_column("events", EXTRA_COLUMN, "json"));

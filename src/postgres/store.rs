@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use crate::error::StoreError;
 use crate::lock::lock;
 use crate::store::{
-    Completion, Completions, Operation, OperationResult, Query, Row, SessionStore, Ticket,
+    self, Completions, Operation, OperationResult, Query, Row, SessionStore, Ticket,
 };
 
 use super::backend::{ATTEMPT_TIMEOUT, Backend};
@@ -106,11 +106,7 @@ impl SessionStore for PostgresStore {
     }
 
     fn close(&self) {
-        let rejected = self.queue.close();
-        if !rejected.is_empty() {
-            let closed = |ticket| Completion { ticket, result: Err(StoreError::Closed) };
-            self.completions.deliver(rejected.into_iter().map(closed).collect());
-        }
+        store::reject_as_closed(&*self.completions, self.queue.close());
         let mut thread = lock(&self.thread);
         if let Some(thread) = thread.take() {
             // Panics of tasks are caught and delivered inside.

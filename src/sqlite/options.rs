@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::store::DEFAULT_MAX_QUEUED_BYTES;
+
 /// A database that lives in this process's memory.
 pub const IN_MEMORY_FILENAME: &str = ":memory:";
 /// How long a locked database is waited for.
 pub const DEFAULT_BUSY_TIMEOUT_MS: u32 = 30_000;
-/// How much may wait to be written.
-pub const DEFAULT_MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 
 /// When a commit counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

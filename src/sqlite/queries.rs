@@ -10,7 +10,7 @@ use crate::layout::OptionalColumns;
 use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
-use crate::page::{PageBuilder, SESSIONS_LIST};
+use crate::page::{PageBuilder, SESSIONS_LIST, sql_count};
 
 use super::failure;
 
@@ -270,9 +270,4 @@ fn corrupt(row: &Row<'_>, table: &str, reason: &'static str) -> StoreError {
         _ => table.to_owned(),
     };
     StoreError::Corrupt { what, reason }
-}
-
-/// SQLite counts with signs; nobody has more rows than that.
-fn sql_count(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

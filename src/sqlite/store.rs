@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::error::{DatabaseCode, StoreError};
 use crate::lock::lock;
 use crate::store::{
-    Completion, Completions, Operation, OperationResult, Outcome, Query, Row, SessionStore, Ticket,
+    self, Completions, Operation, OperationResult, Outcome, Query, Row, SessionStore, Ticket,
 };
 
 use super::connection::{self, Access, Database};
@@ -183,11 +183,7 @@ impl SessionStore for FileStore {
     }
 
     fn close(&self) {
-        let rejected = self.queue.close();
-        if !rejected.is_empty() {
-            let closed = |ticket| Completion { ticket, result: Err(StoreError::Closed) };
-            self.completions.deliver(rejected.into_iter().map(closed).collect());
-        }
+        store::reject_as_closed(&*self.completions, self.queue.close());
         let mut writer = lock(&self.writer);
         let connection = writer.take().map(JoinHandle::join);
         self.readers.join();
