@@ -167,6 +167,77 @@ export interface SessionPersistMethods {
   insertEvent(event: SessionEvent): Promise<void>;
 }
 
+/** What a replay may hold. Lengths are in UTF-16 units, as `length` counts. */
+export interface ReplayOptions {
+  /** At most this many events; from 1, or `Infinity`. Default: 50, as the SDK's `replayMaxEvents`. */
+  maxEvents?: number | undefined;
+  /**
+   * How long the text may be; from 1, or `Infinity`. Below 300, fitting is not promised. Default:
+   * 12,000, as the SDK's `replayMaxChars`.
+   */
+  maxChars?: number | undefined;
+  /**
+   * Which end of the history is kept. `"newest"`: the newest events, as many as fit. `"oldest"`: the
+   * last `maxEvents` events, of whose text the end is cut off, as the SDK does. Default: `"newest"`.
+   */
+  keep?: "newest" | "oldest" | undefined;
+  /**
+   * Whether adjacent chunks of a text become one event, and a tool call and its updates. With
+   * `keep: "oldest"`, `false` also leaves earlier replays in the prompts. Default: `true`.
+   */
+  coalesce?: boolean | undefined;
+  /**
+   * Longer strings, but for the text of chunks, lose their middle; from 1, or `Infinity`. Default:
+   * 2,000.
+   */
+  maxCharsPerEvent?: number | undefined;
+}
+
+/** What an agent is told of a session's history. */
+export interface Replay {
+  /** The text, as the SDK makes it of `events`. */
+  text: string;
+  /**
+   * The events, oldest first. One that stands for several has the last one's `id`, `eventIndex` and
+   * `createdAt`.
+   */
+  events: SessionEvent[];
+  /** `eventIndex` of the first of `events`. */
+  firstEventIndex: number;
+  /** `eventIndex` of the last of `events`, which is that of the last stored event. */
+  lastEventIndex: number;
+  /** Whether anything of the session is missing in `text`: earlier events, or parts of long ones. */
+  truncated: boolean;
+}
+
+/** What every driver has beyond `SessionPersistMethods`. */
+export interface ReplayMethods {
+  /**
+   * What an agent should be told of a session after a restore; `null` if it has no events. Reads no
+   * more of the session than that, from its end. See docs/replay.md.
+   *
+   * Rejects as `listEvents` does, but not for a payload that can't be read: that event is left out,
+   * or, if it is the newest, stands there as a stub.
+   */
+  replay(sessionId: string, options?: ReplayOptions): Promise<Replay | null>;
+
+  /**
+   * This driver for `SandboxAgent.connect({ persist })`: the SDK then restores any session at once,
+   * with its newest context. All methods are the driver's own, but `listEvents` gives the events of
+   * `replay` as if there were no others, in one page whatever the `limit`. So **`sdk.getEvents()`
+   * shows that window; the whole history is at the driver's own `listEvents`.**
+   *
+   * If you give the SDK `replayMaxEvents` or `replayMaxChars`, give them here as `maxEvents` and
+   * `maxChars`, or less.
+   *
+   * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
+   */
+  replayView(options?: ReplayOptions): ReplayView;
+}
+
+/** The methods of the driver that it was made by. Open until that is closed. */
+export interface ReplayView extends SessionPersistMethods {}
+
 /** Options of `SQLiteSessionPersistDriver`. A name that isn't one of these is refused. */
 export interface SQLiteSessionPersistDriverOptions {
   /**
@@ -194,7 +265,7 @@ export interface SQLiteSessionPersistDriverOptions {
   maxQueuedBytes?: number | undefined;
 }
 
-export interface SQLiteSessionPersistDriver extends SessionPersistMethods {
+export interface SQLiteSessionPersistDriver extends SessionPersistMethods, ReplayMethods {
   /** The same as `close()`. */
   [Symbol.dispose](): void;
 }
@@ -295,7 +366,7 @@ export interface PostgresSessionPersistDriverOptions {
   maxQueuedBytes?: number | undefined;
 }
 
-export interface PostgresSessionPersistDriver extends SessionPersistMethods {
+export interface PostgresSessionPersistDriver extends SessionPersistMethods, ReplayMethods {
   /** The same as `close()`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -336,6 +407,12 @@ export declare class PostgresSessionPersistDriver {
 }
 
 /**
+ * A driver whose lists of events are replay windows. It is open for as long as the driver that it
+ * was made by.
+ */
+export declare class ReplayView {}
+
+/**
  * Stores sessions in a SQLite file: every write is durable when its promise resolves, and
  * nothing blocks the event loop.
  *
@@ -364,6 +441,16 @@ export declare class SQLiteSessionPersistDriver {
    */
   close(): void
 }
+
+/**
+ * The text that the SDK puts before the first prompt after a restore, character for character, made
+ * of these events. `null` for none.
+ *
+ * @param maxChars The SDK's `replayMaxChars`, in UTF-16 units. Default: 12,000.
+ * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: `events` isn't an array of objects that
+ * `JSON.stringify` can print.
+ */
+export declare function buildReplayText(events: readonly Pick<SessionEvent, "createdAt" | "sender" | "payload">[], maxChars?: number): string | null
 
 /**
  * The SQL that makes the tables and indexes of `PostgresSessionPersistDriver` in a schema, and adds

@@ -836,5 +836,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
 module.exports.PostgresSessionPersistDriver = nativeBinding.PostgresSessionPersistDriver
+module.exports.ReplayView = nativeBinding.ReplayView
 module.exports.SQLiteSessionPersistDriver = nativeBinding.SQLiteSessionPersistDriver
+module.exports.buildReplayText = nativeBinding.buildReplayText
 module.exports.postgresSchemaSql = nativeBinding.postgresSchemaSql

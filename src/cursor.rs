@@ -8,6 +8,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::model::Number;
+
 /// How many items a page has when the caller doesn't say.
 pub const DEFAULT_PAGE_ITEMS: u64 = 100;
 
@@ -21,6 +23,16 @@ pub struct Position {
     pub order: i64,
     /// The item's id.
     pub id: String,
+}
+
+impl Position {
+    /// The position of a row. Rows of other writers may be ordered by a fraction; they have none.
+    pub fn of(order: Number, id: &str) -> Option<Self> {
+        match order {
+            Number::Integer(order) => Some(Self { order, id: id.to_owned() }),
+            Number::Real(_) => None,
+        }
+    }
 }
 
 /// Where a page starts.

@@ -10,6 +10,8 @@
 //! sqlite    connections, schema, statements, the writer thread
 //! postgres  connections, schema, statements, rounds of writes
 //!
+//! replay    pure: what of a history an agent is given after a restore
+//!
 //! model, cursor, json, layout, lock, page, error: pure, used by any layer
 //! ```
 //!
@@ -26,5 +28,6 @@ mod lock;
 mod model;
 mod page;
 mod postgres;
+mod replay;
 mod sqlite;
 mod store;

@@ -61,6 +61,17 @@ pub enum Number {
     Real(f64),
 }
 
+impl Number {
+    /// As JavaScript, which has no other numbers, reads it.
+    pub fn as_f64(self) -> f64 {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "JSON.parse rounds alike")]
+            Self::Integer(integer) => integer as f64,
+            Self::Real(real) => real,
+        }
+    }
+}
+
 /// A stored session, borrowed from the row it was read from.
 #[derive(Debug)]
 pub struct SessionRow<'row> {

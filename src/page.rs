@@ -58,11 +58,7 @@ impl<'list> PageBuilder<'list> {
         self.count += 1;
         self.next_offset = self.next_offset.saturating_add(1);
         if self.count == self.limit {
-            // Rows of other writers may be ordered by a fraction; they get a plain offset.
-            self.last = match order {
-                Number::Integer(order) => Some(Position { order, id: id.to_owned() }),
-                Number::Real(_) => None,
-            };
+            self.last = Position::of(order, id);
         }
         self.arrays.push(bytes, write);
     }

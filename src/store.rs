@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::error::StoreError;
-use crate::model::{JsonText, Page, PageRequest, SessionEvent, SessionRecord};
+use crate::model::{JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord};
+use crate::replay::{ReplayOptions, Window};
 
 /// One call of the SDK.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub enum Query {
     Sessions { page: PageRequest },
     /// A session's events by `(event_index, id)`.
     Events(EventsQuery),
+    /// What is replayed of a session, read from its end.
+    Replay(ReplayQuery),
 }
 
 /// Which page of a session's events.
@@ -41,6 +44,64 @@ pub struct EventsQuery {
     pub session_id: String,
     /// The page.
     pub page: PageRequest,
+}
+
+/// What is wanted of a session's replay window.
+#[derive(Debug)]
+pub struct ReplayQuery {
+    /// The session.
+    pub session_id: String,
+    /// What the window may hold.
+    pub options: ReplayOptions,
+    /// In which form it is wanted.
+    pub form: ReplayForm,
+}
+
+/// A form of a replay window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayForm {
+    /// The text and the events.
+    Replay,
+    /// The events as if they were all there are, without the first so many.
+    Events { offset: usize },
+}
+
+/// What is replayed of a session.
+#[derive(Debug, PartialEq)]
+pub struct Replay {
+    /// As the SDK makes it of the events.
+    pub text: String,
+    /// JSON arrays, as those of a [`Page`].
+    pub arrays: Vec<JsonText>,
+    pub first_event_index: Number,
+    pub last_event_index: Number,
+    /// Whether anything of the session is missing in the text.
+    pub is_truncated: bool,
+}
+
+impl ReplayQuery {
+    /// The window, in the form that is wanted.
+    pub fn answer(&self, window: Option<Window>) -> Outcome {
+        match self.form {
+            ReplayForm::Replay => Outcome::Replay(window.and_then(|window| self.replay(&window))),
+            ReplayForm::Events { offset } => {
+                let arrays = window.map(|window| window.arrays(offset)).unwrap_or_default();
+                Outcome::Page(Page { arrays, next_cursor: None })
+            }
+        }
+    }
+
+    fn replay(&self, window: &Window) -> Option<Replay> {
+        let (first_event_index, last_event_index) = window.indexes()?;
+        let (text, is_whole) = window.text(self.options.max_chars);
+        Some(Replay {
+            text,
+            arrays: window.arrays(0),
+            first_event_index,
+            last_event_index,
+            is_truncated: window.is_truncated || !is_whole,
+        })
+    }
 }
 
 impl Row {
@@ -94,7 +155,7 @@ impl Row {
 }
 
 /// What a successful call gave.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Outcome {
     /// The write is durable.
     Stored,
@@ -102,6 +163,8 @@ pub enum Outcome {
     Session(Option<JsonText>),
     /// Part of a list.
     Page(Page),
+    /// The replay of a session that has events.
+    Replay(Option<Replay>),
 }
 
 /// How a call ended.

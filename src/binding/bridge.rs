@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use napi::bindgen_prelude::{FunctionCallContext, Unknown};
+use napi::bindgen_prelude::{FunctionCallContext, Null, ToNapiValue, Unknown};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, JsValue, Status, sys};
 use slab::Slab;
@@ -170,9 +170,11 @@ impl Bridge {
         outcome: Outcome,
     ) -> Result<Unknown<'env>, CallError> {
         match outcome {
-            Outcome::Stored | Outcome::Session(None) => Ok(undefined(env)?),
+            Outcome::Stored | Outcome::Session(None) => Ok(().into_unknown(env)?),
             Outcome::Session(Some(text)) => self.json.parse_session(env, &text),
             Outcome::Page(page) => self.json.parse_page(env, page),
+            Outcome::Replay(None) => Ok(Null.into_unknown(env)?),
+            Outcome::Replay(Some(replay)) => self.json.parse_replay(env, replay),
         }
     }
 
@@ -214,14 +216,4 @@ fn conclude(
     // SAFETY: the deferred is of this environment and is used once: its owner was removed.
     let status = unsafe { conclude(env.raw(), deferred, value.raw()) };
     napi::check_status!(status)
-}
-
-#[expect(unsafe_code, reason = "napi's conversion of a value to JavaScript is unsafe")]
-fn undefined(env: &Env) -> napi::Result<Unknown<'_>> {
-    let mut value = std::ptr::null_mut();
-    // SAFETY: the environment is this thread's; the value is a valid place to write to.
-    let status = unsafe { sys::napi_get_undefined(env.raw(), &mut value) };
-    napi::check_status!(status)?;
-    // SAFETY: on success it is a live value of this environment.
-    Ok(unsafe { Unknown::from_raw_unchecked(env.raw(), value) })
 }

@@ -8,13 +8,17 @@ use napi::Env;
 use napi::bindgen_prelude::{This, Unknown};
 
 use crate::error::StoreError;
-use crate::store::{Completion, Operation, Outcome, Query, Row, SessionStore};
+use crate::store::{
+    Completion, Operation, Outcome, Query, ReplayForm, ReplayQuery, Row, SessionStore,
+};
 
 use super::convert;
 use super::environment::{self, Environment};
 use super::error::CallError;
+use super::replay;
 
 /// A driver of one environment.
+#[derive(Clone)]
 pub struct Driver {
     environment: Rc<Environment>,
     handle: Rc<Handle>,
@@ -118,6 +122,21 @@ impl Driver {
         })
     }
 
+    /// What is replayed of a session.
+    pub fn replay<'env>(
+        &self,
+        env: &'env Env,
+        session_id: Unknown<'_>,
+        options: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.call(env, || {
+            let session_id = convert::identifier(session_id, "sessionId")?;
+            let options = replay::options(options)?;
+            let form = ReplayForm::Replay;
+            Ok(Operation::Read(Query::Replay(ReplayQuery { session_id, options, form })))
+        })
+    }
+
     /// Blocks until everything is written and the database is free.
     pub fn close(&self, env: &Env) -> napi::Result<()> {
         if !self.handle.is_closed.replace(true) {
@@ -144,7 +163,8 @@ impl Driver {
         self.environment.bridge.promise(env, &self.handle, || Ok(()), close)
     }
 
-    fn call<'env>(
+    /// A promise of what the operation gives that the arguments stand for.
+    pub fn call<'env>(
         &self,
         env: &'env Env,
         read_arguments: impl FnOnce() -> Result<Operation, CallError>,

@@ -11,6 +11,7 @@ use napi::{Env, JsValue, ValueType};
 use crate::error::StoreError;
 use crate::json;
 use crate::model::{JsonText, Page};
+use crate::store::Replay;
 
 use super::convert;
 use super::error::CallError;
@@ -62,18 +63,46 @@ impl Json {
 
     /// `{ items, nextCursor? }`.
     pub fn parse_page<'env>(&self, env: &'env Env, page: Page) -> Result<Unknown<'env>, CallError> {
-        let mut arrays = page.arrays.into_iter();
+        let mut result = Object::new(env)?;
+        result.set_named_property("items", self.parse_arrays(env, page.arrays)?)?;
+        if let Some(next_cursor) = page.next_cursor {
+            result.set_named_property("nextCursor", next_cursor)?;
+        }
+        Ok(result.to_unknown())
+    }
+
+    /// `{ text, events, firstEventIndex, lastEventIndex, truncated }`.
+    pub fn parse_replay<'env>(
+        &self,
+        env: &'env Env,
+        replay: Replay,
+    ) -> Result<Unknown<'env>, CallError> {
+        let mut result = Object::new(env)?;
+        result.set_named_property("text", convert::js_string(env, &replay.text)?)?;
+        result.set_named_property("events", self.parse_arrays(env, replay.arrays)?)?;
+        for (name, index) in [
+            ("firstEventIndex", replay.first_event_index),
+            ("lastEventIndex", replay.last_event_index),
+        ] {
+            result.set_named_property(name, index.as_f64())?;
+        }
+        result.set_named_property("truncated", replay.is_truncated)?;
+        Ok(result.to_unknown())
+    }
+
+    /// The items of all arrays, one after the other.
+    fn parse_arrays<'env>(
+        &self,
+        env: &'env Env,
+        arrays: Vec<JsonText>,
+    ) -> Result<Array<'env>, CallError> {
+        let mut arrays = arrays.into_iter();
         let first = arrays.next().unwrap_or_else(|| "[]".to_owned());
         let mut items = self.parse_items(env, first)?;
         for text in arrays {
             append(&mut items, self.parse_items(env, text)?)?;
         }
-        let mut result = Object::new(env)?;
-        result.set_named_property("items", items)?;
-        if let Some(next_cursor) = page.next_cursor {
-            result.set_named_property("nextCursor", next_cursor)?;
-        }
-        Ok(result.to_unknown())
+        Ok(items)
     }
 
     fn parse_items<'env>(&self, env: &'env Env, text: JsonText) -> Result<Array<'env>, CallError> {

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `sqlite` | the class `SQLiteSessionPersistDriver` |
 //! | `postgres` | the class `PostgresSessionPersistDriver` |
+//! | `replay` | replay options, the class `ReplayView`, `buildReplayText` |
+//! | `methods` | the methods that the classes have in common |
 //! | `driver` | what every driver class does with a call |
 //! | `dispose` | `using` |
 //! | `environment` | the state of one JavaScript thread: its drivers, and their end with it |
@@ -28,9 +30,11 @@ mod environment;
 mod error;
 mod event_text;
 mod json;
+mod methods;
 mod options;
 mod password;
 mod postgres;
 mod postgres_options;
+mod replay;
 mod sqlite;
 mod warning;

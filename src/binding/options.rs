@@ -125,6 +125,26 @@ impl<'env> Options<'env> {
         }
     }
 
+    /// A whole number from 1, or `Infinity`.
+    pub fn count(&self, name: &str) -> Result<Option<usize>, CallError> {
+        let Some(value) = self.present(name)? else { return Ok(None) };
+        let number = match value.get_type()? {
+            ValueType::Number => convert::read_number(&value)?,
+            _ => f64::NAN,
+        };
+        if number == f64::INFINITY {
+            return Ok(Some(usize::MAX));
+        }
+        let count = convert::safe_integer(number).and_then(|number| usize::try_from(number).ok());
+        match count.filter(|count| *count > 0) {
+            Some(count) => Ok(Some(count)),
+            None => Err(CallError::expected(
+                &self.full_name(name),
+                "a whole number from 1, or Infinity",
+            )),
+        }
+    }
+
     /// `true` or `false`.
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, CallError> {
         let Some(value) = self.present(name)? else { return Ok(None) };

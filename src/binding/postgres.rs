@@ -12,8 +12,10 @@ use crate::postgres::{self, PasswordSource};
 use super::driver::{self, Driver};
 use super::environment::Environment;
 use super::error::CallError;
+use super::methods::{replay_methods, session_methods};
 use super::password::JsPasswords;
 use super::postgres_options::{self, PostgresArguments};
+use super::replay::ReplayView;
 use super::{convert, warning};
 
 /// Stores sessions in a PostgreSQL database: every write is committed when its promise resolves, and
@@ -24,6 +26,9 @@ use super::{convert, warning};
 pub struct PostgresSessionPersistDriver {
     driver: Driver,
 }
+
+session_methods!(PostgresSessionPersistDriver);
+replay_methods!(PostgresSessionPersistDriver);
 
 #[napi]
 impl PostgresSessionPersistDriver {
@@ -53,57 +58,6 @@ impl PostgresSessionPersistDriver {
         };
         let store = open().map_err(|error| error.into_thrown(env))?;
         Ok(Self { driver: Driver::new(environment, store) })
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn get_session<'env>(
-        &self,
-        env: &'env Env,
-        id: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.get_session(env, id)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn list_sessions<'env>(
-        &self,
-        env: &'env Env,
-        request: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.list_sessions(env, request)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn update_session<'env>(
-        &self,
-        env: &'env Env,
-        session: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.update_session(env, session)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn list_events<'env>(
-        &self,
-        env: &'env Env,
-        request: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.list_events(env, request)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn insert_event<'env>(
-        &self,
-        env: &'env Env,
-        first: Unknown<'_>,
-        second: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.insert_event(env, first, second)
     }
 
     /// Writes what is queued, lets running reads finish, rejects queued reads with

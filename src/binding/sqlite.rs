@@ -1,5 +1,4 @@
-//! The class `SQLiteSessionPersistDriver`. Its methods' types are in `dts-header.d.ts`: they
-//! have overloads, which generated types can't.
+//! The class `SQLiteSessionPersistDriver`.
 
 use napi::Env;
 use napi::bindgen_prelude::{This, Unknown};
@@ -10,7 +9,9 @@ use crate::sqlite;
 use super::driver::{self, Driver};
 use super::environment::Environment;
 use super::error::CallError;
+use super::methods::{replay_methods, session_methods};
 use super::options;
+use super::replay::ReplayView;
 
 /// Stores sessions in a SQLite file: every write is durable when its promise resolves, and
 /// nothing blocks the event loop.
@@ -21,6 +22,9 @@ use super::options;
 pub struct SQLiteSessionPersistDriver {
     driver: Driver,
 }
+
+session_methods!(SQLiteSessionPersistDriver);
+replay_methods!(SQLiteSessionPersistDriver);
 
 #[napi]
 impl SQLiteSessionPersistDriver {
@@ -41,57 +45,6 @@ impl SQLiteSessionPersistDriver {
         };
         let store = open().map_err(|error| error.into_thrown(env))?;
         Ok(Self { driver: Driver::new(environment, store) })
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn get_session<'env>(
-        &self,
-        env: &'env Env,
-        id: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.get_session(env, id)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn list_sessions<'env>(
-        &self,
-        env: &'env Env,
-        request: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.list_sessions(env, request)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn update_session<'env>(
-        &self,
-        env: &'env Env,
-        session: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.update_session(env, session)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn list_events<'env>(
-        &self,
-        env: &'env Env,
-        request: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.list_events(env, request)
-    }
-
-    /// See `SessionPersistMethods`.
-    #[napi(skip_typescript)]
-    pub fn insert_event<'env>(
-        &self,
-        env: &'env Env,
-        first: Unknown<'_>,
-        second: Unknown<'_>,
-    ) -> napi::Result<Unknown<'env>> {
-        self.driver.insert_event(env, first, second)
     }
 
     /// Writes what is queued, lets running reads finish, rejects queued reads with

@@ -15,6 +15,7 @@ use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
 use crate::page::{PageBuilder, SESSIONS_LIST, sql_count};
+use crate::replay::{ReplayOptions, Window, WindowBuilder};
 use crate::store::Row;
 
 use super::connection::Connection;
@@ -82,6 +83,27 @@ const SESSION_COLUMNS: [&str; 10] = [
 const EVENT_COLUMNS: [&str; 7] =
     ["id", "event_index", "session_id", "created_at", "connection_id", "sender", "payload_json"];
 const NUMBER_COLUMNS: [&str; 3] = ["event_index", "created_at", "destroyed_at"];
+
+/// The order that rows are read in, by a column and then the id.
+#[derive(Clone, Copy)]
+struct Order {
+    column: &'static str,
+    comes_after: &'static str,
+    direction: &'static str,
+}
+
+const OLDEST_SESSION_FIRST: Order =
+    Order { column: "stored.created_at", comes_after: ">", direction: "ASC" };
+const OLDEST_EVENT_FIRST: Order =
+    Order { column: "stored.event_index", comes_after: ">", direction: "ASC" };
+const NEWEST_EVENT_FIRST: Order =
+    Order { column: "stored.event_index", comes_after: "<", direction: "DESC" };
+
+/// A replay reads few rows at first, as they may be large, …
+const FIRST_REPLAY_STEP_ROWS: u64 = 32;
+/// … and then ever more, as each step costs a round trip.
+const REPLAY_STEP_GROWTH: u64 = 4;
+const MAX_REPLAY_STEP_ROWS: u64 = 1_000;
 
 /// A value of a row.
 enum Value<'row> {
@@ -202,7 +224,7 @@ impl Statements {
         let start = cursor::parse(request.cursor.as_deref(), SESSIONS_LIST);
         let mut page = PageBuilder::new(SESSIONS_LIST, request.limit, start.offset);
         let message = self.message().sql(&self.select_sessions).sql(" WHERE true");
-        let message = from_start(message, "stored.created_at", &start, page.rows_wanted());
+        let message = from_start(message, OLDEST_SESSION_FIRST, &start, page.rows_wanted());
         for row in connection.fetch(message).await? {
             with_session(&row, |session| page.add_session(session)).map_err(Failure::of_call)?;
         }
@@ -220,11 +242,47 @@ impl Statements {
         let mut page = PageBuilder::new(session_id, request.limit, start.offset);
         let message = self.message().sql(&self.select_events);
         let message = message.sql(" WHERE session_id = ").text(session_id);
-        let message = from_start(message, "stored.event_index", &start, page.rows_wanted());
+        let message = from_start(message, OLDEST_EVENT_FIRST, &start, page.rows_wanted());
         for row in connection.fetch(message).await? {
             with_event(&row, |event| page.add_event(event)).map_err(Failure::of_call)?;
         }
         Ok(page.finish())
+    }
+
+    /// The replay window of a session; `None` if it has no events. Reads backwards, in steps, and
+    /// stops when the window is full.
+    pub async fn replay(
+        &self,
+        connection: &mut Connection,
+        session_id: &str,
+        options: &ReplayOptions,
+    ) -> Result<Option<Window>, Failure> {
+        let mut window = WindowBuilder::new(options);
+        let mut start = cursor::Start { offset: 0, after: None };
+        let mut step = FIRST_REPLAY_STEP_ROWS;
+        loop {
+            let message = self.message().sql(&self.select_events);
+            let message = message.sql(" WHERE session_id = ").text(session_id);
+            let rows =
+                connection.fetch(from_start(message, NEWEST_EVENT_FIRST, &start, step)).await?;
+            let mut last = None;
+            for row in &rows {
+                let (wants_more, position) = with_event_leniently(row, |event| {
+                    (window.push(event), Position::of(event.event_index, event.id))
+                })
+                .map_err(Failure::of_call)?;
+                if !wants_more {
+                    return Ok(window.finish());
+                }
+                last = position;
+            }
+            let count = u64::try_from(rows.len()).expect("no machine has more memory");
+            if count < step {
+                return Ok(window.finish());
+            }
+            start = cursor::Start { offset: start.offset + count, after: last };
+            step = (step * REPLAY_STEP_GROWTH).min(MAX_REPLAY_STEP_ROWS);
+        }
     }
 
     fn message(&self) -> Message {
@@ -374,16 +432,17 @@ fn json_value(json: Option<&JsonText>) -> Value<'_> {
 }
 
 /// The rows from where a page starts, in order. A bare name would mean the text that is selected.
-fn from_start(message: Message, order: &str, start: &cursor::Start, rows: u64) -> Message {
+fn from_start(message: Message, order: Order, start: &cursor::Start, rows: u64) -> Message {
+    let Order { column, comes_after, direction } = order;
     let message = match &start.after {
         Some(Position { order: number, id }) => {
-            let message = message.sql(&format!(" AND ({order}, stored.id) > (")).number(*number);
-            message.sql(", ").text(id).sql(")")
+            let message = message.sql(&format!(" AND ({column}, stored.id) {comes_after} ("));
+            message.number(*number).sql(", ").text(id).sql(")")
         }
         None => message,
     };
-    let message =
-        message.sql(&format!(" ORDER BY {order}, stored.id LIMIT ")).number(sql_count(rows));
+    let order = format!(" ORDER BY {column} {direction}, stored.id {direction} LIMIT ");
+    let message = message.sql(&order).number(sql_count(rows));
     match start.after {
         None if start.offset > 0 => message.sql(" OFFSET ").number(sql_count(start.offset)),
         _ => message,
@@ -414,17 +473,39 @@ fn with_session<T>(
 
 fn with_event<T>(row: &PgRow, use_row: impl FnOnce(&EventRow<'_>) -> T) -> Result<T, StoreError> {
     let table = "event";
-    let (payload, extra) = (optional_json(row, 6, table)?, optional_json(row, 7, table)?);
-    Ok(use_row(&EventRow {
+    let payload = optional_json(row, 6, table)?;
+    let payload = payload.ok_or_else(|| corrupt(row, table, "its payload is missing"))?;
+    let extra = optional_json(row, 7, table)?;
+    Ok(use_row(&event_row(row, &payload, extra.as_deref())?))
+}
+
+/// As [`with_event`], but a payload that can't be read is an empty one, which isn't JSON.
+fn with_event_leniently<T>(
+    row: &PgRow,
+    use_row: impl FnOnce(&EventRow<'_>) -> T,
+) -> Result<T, StoreError> {
+    let table = "event";
+    let payload = optional_json(row, 6, table).ok().flatten().unwrap_or_default();
+    let extra = optional_json(row, 7, table).ok().flatten();
+    Ok(use_row(&event_row(row, &payload, extra.as_deref())?))
+}
+
+fn event_row<'row>(
+    row: &'row PgRow,
+    payload: &'row str,
+    extra: Option<&'row str>,
+) -> Result<EventRow<'row>, StoreError> {
+    let table = "event";
+    Ok(EventRow {
         id: required(row, 0, table)?,
         event_index: number(row, 1, table)?,
         session_id: required(row, 2, table)?,
         created_at: number(row, 3, table)?,
         connection_id: required(row, 4, table)?,
         sender: required(row, 5, table)?,
-        payload: payload.as_deref().ok_or_else(|| corrupt(row, table, "its payload is missing"))?,
-        extra: extra.as_deref(),
-    }))
+        payload,
+        extra,
+    })
 }
 
 fn optional<'row>(

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::error::StoreError;
 use crate::lock::lock;
-use crate::store::{EventsQuery, Query, Row, Ticket};
+use crate::store::{EventsQuery, Query, ReplayQuery, Row, Ticket};
 
 use super::flight::Flight;
 
@@ -379,7 +379,8 @@ impl State {
     fn awaited(&self, query: &Query) -> Option<Awaited> {
         match query {
             Query::Session { id } => self.last_writes.session.get(id).copied().map(Awaited::Write),
-            Query::Events(EventsQuery { session_id, .. }) => {
+            Query::Events(EventsQuery { session_id, .. })
+            | Query::Replay(ReplayQuery { session_id, .. }) => {
                 self.last_writes.events_of.get(session_id).copied().map(Awaited::Write)
             }
             Query::Sessions { .. } => {

@@ -47,17 +47,23 @@ async fn look_up_together(
     look_up.await
 }
 
-/// Reads part of a list.
+/// Reads part of a list, or a replay.
 pub async fn list(backend: &Rc<Backend>, query: &Query, accepted: Instant) -> OperationResult {
-    let page = backend.with_retries(Parts::One, accepted, async |lease, statements| {
+    let read = backend.with_retries(Parts::One, accepted, async |lease, statements| {
         let connection = lease.connection();
         match query {
             Query::Events(EventsQuery { session_id, page }) => {
-                statements.list_events(connection, session_id, page).await
+                statements.list_events(connection, session_id, page).await.map(Outcome::Page)
             }
-            Query::Sessions { page } => statements.list_sessions(connection, page).await,
+            Query::Sessions { page } => {
+                statements.list_sessions(connection, page).await.map(Outcome::Page)
+            }
+            Query::Replay(asked) => {
+                let window = statements.replay(connection, &asked.session_id, &asked.options);
+                window.await.map(|window| asked.answer(window))
+            }
             Query::Session { .. } => unreachable!("read together with others"),
         }
     });
-    page.await.map(Outcome::Page).map_err(|failure| failure.error)
+    read.await.map_err(|failure| failure.error)
 }

@@ -11,6 +11,7 @@ use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
 use crate::page::{PageBuilder, SESSIONS_LIST, sql_count};
+use crate::replay::{ReplayOptions, Window, WindowBuilder};
 
 use super::failure;
 
@@ -41,6 +42,7 @@ pub struct ReadStatements {
     sessions_after: String,
     events_from: String,
     events_after: String,
+    events_newest_first: String,
 }
 
 impl ReadStatements {
@@ -70,6 +72,7 @@ impl ReadStatements {
             events_after: format!(
                 "{events} AND (event_index, id) > (?3, ?4) ORDER BY event_index, id LIMIT ?2"
             ),
+            events_newest_first: format!("{events} ORDER BY event_index DESC, id DESC"),
         }
     }
 
@@ -148,6 +151,20 @@ impl ReadStatements {
         }
         Ok(page.finish())
     }
+
+    /// The replay window of a session; `None` if it has no events. Reads no more rows than it takes.
+    pub fn replay(
+        &self,
+        connection: &Connection,
+        session_id: &str,
+        options: &ReplayOptions,
+    ) -> Result<Option<Window>, StoreError> {
+        let mut window = WindowBuilder::new(options);
+        each_row_while(connection, &self.events_newest_first, [session_id], |row| {
+            Ok(window.push(&event_row_leniently(row)?))
+        })?;
+        Ok(window.finish())
+    }
 }
 
 /// Stores an event.
@@ -189,10 +206,21 @@ fn each_row(
     params: impl Params,
     mut add: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    each_row_while(connection, sql, params, |row| add(row).map(|()| true))
+}
+
+fn each_row_while(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    mut wants_more: impl FnMut(&Row<'_>) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(sql).map_err(failure::store_error)?;
     let mut rows = statement.query(params).map_err(failure::store_error)?;
     while let Some(row) = rows.next().map_err(failure::store_error)? {
-        add(row)?;
+        if !wants_more(row)? {
+            break;
+        }
     }
     Ok(())
 }
@@ -216,6 +244,22 @@ fn session_row<'row>(row: &'row Row<'_>) -> Result<SessionRow<'row>, StoreError>
 
 fn event_row<'row>(row: &'row Row<'_>) -> Result<EventRow<'row>, StoreError> {
     let table = "event";
+    event_row_with(row, text(row, 6, table)?, optional_text(row, 7, table)?)
+}
+
+/// As [`event_row`], but a payload that isn't text is an empty one, which isn't JSON.
+fn event_row_leniently<'row>(row: &'row Row<'_>) -> Result<EventRow<'row>, StoreError> {
+    let table = "event";
+    let payload = text(row, 6, table).unwrap_or_default();
+    event_row_with(row, payload, optional_text(row, 7, table).unwrap_or_default())
+}
+
+fn event_row_with<'row>(
+    row: &'row Row<'_>,
+    payload: &'row str,
+    extra: Option<&'row str>,
+) -> Result<EventRow<'row>, StoreError> {
+    let table = "event";
     Ok(EventRow {
         id: text(row, 0, table)?,
         event_index: number(row, 1, table)?,
@@ -223,8 +267,8 @@ fn event_row<'row>(row: &'row Row<'_>) -> Result<EventRow<'row>, StoreError> {
         created_at: number(row, 3, table)?,
         connection_id: text(row, 4, table)?,
         sender: text(row, 5, table)?,
-        payload: text(row, 6, table)?,
-        extra: optional_text(row, 7, table)?,
+        payload,
+        extra,
     })
 }
 

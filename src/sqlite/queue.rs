@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
 use crate::lock::lock;
-use crate::store::{EventsQuery, Query, Row, Ticket};
+use crate::store::{EventsQuery, Query, ReplayQuery, Row, Ticket};
 
 /// One transaction takes at most this many writes …
 const MAX_BATCH_WRITES: usize = 1_000;
@@ -314,7 +314,8 @@ impl Marks {
         match query {
             Query::Session { id } => self.session.get(id).copied().unwrap_or_default(),
             Query::Sessions { .. } => self.any_session,
-            Query::Events(EventsQuery { session_id, .. }) => {
+            Query::Events(EventsQuery { session_id, .. })
+            | Query::Replay(ReplayQuery { session_id, .. }) => {
                 self.events_of.get(session_id).copied().unwrap_or_default()
             }
         }

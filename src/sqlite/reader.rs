@@ -176,5 +176,8 @@ pub fn answer(
         Query::Events(EventsQuery { session_id, page }) => {
             statements.list_events(connection, session_id, page).map(Outcome::Page)
         }
+        Query::Replay(asked) => statements
+            .replay(connection, &asked.session_id, &asked.options)
+            .map(|window| asked.answer(window)),
     }
 }

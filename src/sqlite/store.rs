@@ -165,7 +165,7 @@ impl FileStore {
                 Ok(Some(Outcome::Session(session)))
             }
             Query::Events(asked) => Ok(self.readers.take_ahead(asked).map(Outcome::Page)),
-            Query::Sessions { .. } => Ok(None),
+            Query::Sessions { .. } | Query::Replay(_) => Ok(None),
         }
     }
 }

@@ -1,0 +1,164 @@
+//! Replay as JavaScript sees it: its options, the view, and the SDK's text of given events.
+
+use std::ops::Deref;
+
+use napi::bindgen_prelude::{JsObjectValue, Object, Unknown};
+use napi::{Env, JsValue, ValueType};
+use napi_derive::napi;
+
+use crate::cursor;
+use crate::replay::{DEFAULT_MAX_CHARS, Keep, ReplayOptions, ReplayText};
+use crate::store::{EventsQuery, Operation, Query, ReplayForm, ReplayQuery};
+
+use super::convert;
+use super::driver::Driver;
+use super::environment::Environment;
+use super::error::CallError;
+use super::json::Json;
+use super::methods::session_methods;
+use super::options::Options;
+
+const REPLAY_OPTIONS: [&str; 5] = ["maxEvents", "maxChars", "keep", "coalesce", "maxCharsPerEvent"];
+
+/// Reads replay options; what is missing has its default.
+pub fn options(options: Unknown<'_>) -> Result<ReplayOptions, CallError> {
+    let mut result = ReplayOptions::default();
+    if convert::is_nullish(&options)? {
+        return Ok(result);
+    }
+    let options = Options::of(options, "options")?.only(&REPLAY_OPTIONS, &[])?;
+    for (name, field) in [
+        ("maxEvents", &mut result.max_events),
+        ("maxChars", &mut result.max_chars),
+        ("maxCharsPerEvent", &mut result.max_chars_per_event),
+    ] {
+        if let Some(count) = options.count(name)? {
+            *field = count;
+        }
+    }
+    if let Some(keep) = options.text("keep")? {
+        result.keep = match keep.as_str() {
+            "newest" => Keep::Newest,
+            "oldest" => Keep::Oldest,
+            _ => return Err(CallError::expected("options.keep", "\"newest\" or \"oldest\"")),
+        };
+    }
+    if let Some(coalesce) = options.boolean("coalesce")? {
+        result.coalesce = coalesce;
+    }
+    Ok(result)
+}
+
+/// A driver whose lists of events are replay windows. It is open for as long as the driver that it
+/// was made by.
+#[napi]
+pub struct ReplayView {
+    driver: ViewedDriver,
+}
+
+session_methods!(ReplayView);
+
+impl ReplayView {
+    pub fn of(env: &Env, driver: &Driver, options: Unknown<'_>) -> napi::Result<Self> {
+        let options = self::options(options).map_err(|error| error.into_thrown(env))?;
+        Ok(Self { driver: ViewedDriver { driver: driver.clone(), options } })
+    }
+}
+
+/// A driver, but for its lists of events.
+struct ViewedDriver {
+    driver: Driver,
+    options: ReplayOptions,
+}
+
+impl Deref for ViewedDriver {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        &self.driver
+    }
+}
+
+impl ViewedDriver {
+    /// The window is one page, whatever the limit. Who goes on by an offset finds its end.
+    fn list_events<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        self.driver.call(env, || {
+            let EventsQuery { session_id, page } = convert::events_request(request)?;
+            let offset = cursor::parse(page.cursor.as_deref(), &session_id).offset;
+            let form = ReplayForm::Events { offset: usize::try_from(offset).unwrap_or(usize::MAX) };
+            let options = self.options.clone();
+            Ok(Operation::Read(Query::Replay(ReplayQuery { session_id, options, form })))
+        })
+    }
+}
+
+/// The text that the SDK puts before the first prompt after a restore, character for character, made
+/// of these events. `null` for none.
+///
+/// @param maxChars The SDK's `replayMaxChars`, in UTF-16 units. Default: 12,000.
+/// @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: `events` isn't an array of objects that
+/// `JSON.stringify` can print.
+#[cfg_attr(test, allow(dead_code, reason = "registered in addons, which tests are not"))]
+#[napi(
+    ts_args_type = "events: readonly Pick<SessionEvent, \"createdAt\" | \"sender\" | \"payload\">[], maxChars?: number"
+)]
+pub fn build_replay_text(
+    env: &Env,
+    events: Unknown<'_>,
+    max_chars: Unknown<'_>,
+) -> napi::Result<Option<String>> {
+    let json = &Environment::of(env)?.json;
+    let build = || -> Result<Option<String>, CallError> {
+        let max_chars = match max_chars.get_type()? {
+            ValueType::Undefined => DEFAULT_MAX_CHARS,
+            ValueType::Number => limit(convert::read_number(&max_chars)?),
+            _ => return Err(CallError::expected("maxChars", "a number")),
+        };
+        if !events.is_array()? {
+            return Err(CallError::expected("events", "an array"));
+        }
+        let events = convert::elements(&events)?;
+        if events.is_empty() {
+            return Ok(None);
+        }
+        let mut text = ReplayText::new(max_chars);
+        for (index, event) in events.into_iter().enumerate() {
+            if !text.push_line(&line(env, json, event, index)?) {
+                break;
+            }
+        }
+        Ok(Some(text.finish()))
+    };
+    build().map_err(|error| error.into_thrown(env))
+}
+
+/// The engine's own text of an event.
+fn line(env: &Env, json: &Json, event: Unknown<'_>, index: usize) -> Result<String, CallError> {
+    let name = || format!("events[{index}]");
+    let event = convert::object(event, &name())?;
+    let mut printed = Object::new(env)?;
+    for (key, name) in [(c"createdAt", "createdAt"), (c"sender", "sender"), (c"payload", "payload")]
+    {
+        printed.set_named_property(name, convert::property(&event, key)?)?;
+    }
+    let text = json.stringify(env, printed.to_unknown(), name)?;
+    text.ok_or_else(|| CallError::expected(&name(), "a JSON value"))
+}
+
+/// A length that no other number compares differently to: fractions and NaN are none.
+fn limit(number: f64) -> usize {
+    if number.is_nan() {
+        return usize::MAX;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it saturates, and a fraction is longer than no text"
+    )]
+    let limit = number as usize;
+    limit
+}

@@ -1,0 +1,255 @@
+//! What a stored event is to the replay window.
+
+use crate::model::{EventRow, Number};
+
+use super::js_string::JsString;
+use super::text::{self, PREFIX};
+use super::value::{self, Object, Value};
+
+/// Stands before what is left of a text whose beginning isn't there.
+const CUT_FRONT: &str = "[... earlier text elided ...] ";
+
+/// The columns of an event, but for its payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head {
+    pub id: String,
+    pub event_index: Number,
+    pub session_id: String,
+    pub created_at: Number,
+    pub connection_id: String,
+    pub sender: String,
+    pub extra: Option<String>,
+}
+
+/// An event, read.
+#[derive(Debug)]
+pub struct Envelope {
+    pub head: Head,
+    /// Without what `part` holds.
+    pub payload: Value,
+    pub part: Part,
+}
+
+/// What may be joined with what comes next, taken out of its payload.
+#[derive(Debug, PartialEq)]
+pub enum Part {
+    /// Nothing.
+    Whole,
+    /// The text of a chunk, or of a run of them.
+    Text(TextRun),
+    /// A tool call, or an update of one.
+    Tool(ToolState),
+}
+
+/// The text of chunks that follow each other.
+#[derive(Debug, Default, PartialEq)]
+pub struct TextRun {
+    newest_first: Vec<JsString>,
+    /// How many units `JSON.stringify` makes of it, quotes not counted.
+    pub json_len: usize,
+}
+
+/// What is said of a tool call.
+#[derive(Debug, PartialEq)]
+pub struct ToolState {
+    pub id: JsString,
+    /// Whether it is the call itself; else an update.
+    pub is_call: bool,
+    pub fields: Object,
+}
+
+impl Head {
+    pub fn of(row: &EventRow<'_>) -> Self {
+        let is_object = |extra: &&str| matches!(Value::parse(extra), Some(Value::Object(_)));
+        Self {
+            id: row.id.to_owned(),
+            event_index: row.event_index,
+            session_id: row.session_id.to_owned(),
+            created_at: row.created_at,
+            connection_id: row.connection_id.to_owned(),
+            sender: row.sender.to_owned(),
+            // Spliced into the event's text later on: nothing else may be in it.
+            extra: row.extra.filter(is_object).map(str::to_owned),
+        }
+    }
+
+    /// Whether both are equal but for id, index and time.
+    fn is_alike(&self, other: &Self) -> bool {
+        self.session_id == other.session_id
+            && self.connection_id == other.connection_id
+            && self.sender == other.sender
+            && self.extra == other.extra
+    }
+}
+
+impl Envelope {
+    /// The event of a row. `None` if its payload isn't JSON.
+    pub fn read(row: &EventRow<'_>) -> Option<Self> {
+        let payload = Value::parse(row.payload)?;
+        Some(Self { head: Head::of(row), payload, part: Part::Whole })
+    }
+
+    /// Leaves out the replay that the SDK has put before a prompt.
+    pub fn without_earlier_replay(mut self) -> Self {
+        let is_prompt = self.head.sender == "client"
+            && self.payload.get("method").is_some_and(|method| method.is("session/prompt"));
+        if let Some(Value::Array(prompt)) =
+            self.payload.get_mut("params").and_then(|params| params.get_mut("prompt"))
+            && is_prompt
+            && prompt.first().is_some_and(is_replay)
+        {
+            prompt.remove(0);
+        }
+        self
+    }
+
+    /// Takes out what may be joined with other events.
+    pub fn split(mut self) -> Self {
+        self.part = take_part(&mut self.payload).unwrap_or(Part::Whole);
+        self
+    }
+
+    /// Joins what came just before it, if the two belong together; else gives it back.
+    pub fn join(&mut self, older: Self) -> Result<(), Self> {
+        let is_alike = self.head.is_alike(&older.head) && self.payload == older.payload;
+        match (&mut self.part, older.part) {
+            (Part::Text(run), Part::Text(before)) if is_alike => {
+                before.newest_first.into_iter().for_each(|text| run.add_before(text));
+                Ok(())
+            }
+            (Part::Tool(state), Part::Tool(before))
+                if is_alike && state.id == before.id && !state.is_call =>
+            {
+                state.add_before(before);
+                Ok(())
+            }
+            (_, part) => Err(Self { part, ..older }),
+        }
+    }
+
+    /// How many units `JSON.stringify` makes of the whole payload.
+    pub fn payload_len(&self) -> usize {
+        let rest = text::utf16_len(&self.payload.to_json());
+        match &self.part {
+            Part::Whole => rest,
+            Part::Text(run) => rest + run.json_len,
+            // A null is in its place.
+            Part::Tool(state) => {
+                rest + text::utf16_len(&value::object_to_json(&state.fields)) - "null".len()
+            }
+        }
+    }
+
+    /// Elides every longer string but the text of chunks. Returns whether there was one.
+    pub fn elide_strings(&mut self, max_len: usize) -> bool {
+        let in_part = match &mut self.part {
+            Part::Tool(state) => value::elide_each(state.fields.values_mut(), max_len),
+            Part::Whole | Part::Text(_) => false,
+        };
+        self.payload.elide_strings(max_len) || in_part
+    }
+
+    /// The payload, complete again.
+    pub fn into_whole(self) -> (Head, Value) {
+        let Self { head, mut payload, part } = self;
+        match part {
+            Part::Whole => {}
+            Part::Text(run) => *text_place(&mut payload) = Value::String(run.text()),
+            Part::Tool(state) => *update_place(&mut payload) = Value::Object(state.fields),
+        }
+        (head, payload)
+    }
+}
+
+impl TextRun {
+    fn of(text: JsString) -> Self {
+        let mut run = Self::default();
+        run.add_before(text);
+        run
+    }
+
+    fn add_before(&mut self, text: JsString) {
+        if text.is_empty() {
+            return;
+        }
+        let saved = self.newest_first.last().map_or(0, |next| text.json_len_saved_before(next));
+        self.json_len = self.json_len + text.json_len() - saved;
+        self.newest_first.push(text);
+    }
+
+    /// Keeps what fits of the end, after a mark. `false`, and nothing is changed, if nothing does.
+    pub fn cut_front(&mut self, max_json_len: usize) -> bool {
+        let Some(max_json_len) = max_json_len.checked_sub(CUT_FRONT.len()) else { return false };
+        let suffix = self.text().suffix_within(max_json_len);
+        if suffix.is_empty() {
+            return false;
+        }
+        *self = Self::of(suffix);
+        self.add_before(CUT_FRONT.into());
+        true
+    }
+
+    fn text(&self) -> JsString {
+        let mut joined = JsString::default();
+        self.newest_first.iter().rev().for_each(|text| joined.push(text));
+        joined
+    }
+}
+
+impl ToolState {
+    /// Later fields win.
+    fn add_before(&mut self, before: Self) {
+        let later = std::mem::replace(&mut self.fields, before.fields);
+        self.fields.extend(later);
+        self.is_call = before.is_call;
+        if self.is_call {
+            self.fields.insert("sessionUpdate".into(), Value::string("tool_call"));
+        }
+    }
+}
+
+fn is_replay(block: &Value) -> bool {
+    let text = block.get("text").and_then(Value::as_string);
+    block.get("type").is_some_and(|kind| kind.is("text"))
+        && text.is_some_and(|text| text.starts_with(PREFIX))
+}
+
+fn take_part(payload: &mut Value) -> Option<Part> {
+    if !payload.get("method")?.is("session/update") {
+        return None;
+    }
+    let update = payload.get_mut("params")?.get_mut("update")?;
+    let kind = update.get("sessionUpdate")?;
+    let is_one_of = |names: &[&str]| names.iter().any(|name| kind.is(name));
+    if is_one_of(&["agent_message_chunk", "agent_thought_chunk", "user_message_chunk"]) {
+        let content = update.get_mut("content")?;
+        if !content.get("type")?.is("text") {
+            return None;
+        }
+        return match content.get_mut("text")? {
+            Value::String(text) => Some(Part::Text(TextRun::of(std::mem::take(text)))),
+            _ => None,
+        };
+    }
+    let is_call = kind.is("tool_call");
+    if !is_call && !kind.is("tool_call_update") {
+        return None;
+    }
+    let id = update.get("toolCallId")?.as_string()?.clone();
+    match std::mem::take(update) {
+        Value::Object(fields) => Some(Part::Tool(ToolState { id, is_call, fields })),
+        _ => None,
+    }
+}
+
+/// Where [`take_part`] took an update from.
+fn update_place(payload: &mut Value) -> &mut Value {
+    let update = payload.get_mut("params").and_then(|params| params.get_mut("update"));
+    update.expect("it was taken from there")
+}
+
+/// Where [`take_part`] took a text from.
+fn text_place(payload: &mut Value) -> &mut Value {
+    let content = update_place(payload).get_mut("content");
+    content.and_then(|content| content.get_mut("text")).expect("it was taken from there")
+}

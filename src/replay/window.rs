@@ -1,0 +1,501 @@
+//! Which of a session's events an agent is given, and in what form.
+//!
+//! Rows come in newest first, and as many as the window wants. What belongs together is joined as it
+//! comes; when the next row belongs to something else, the group is sealed: put into the form that
+//! the SDK will print, and counted exactly as the SDK will count it.
+
+use crate::json::{self, ArrayWriter};
+use crate::model::{EventRow, JsonText, Number};
+
+use super::envelope::{Envelope, Head, Part};
+use super::js_string::JsString;
+use super::options::{Keep, ReplayOptions};
+use super::text::{self, PREFIX, ReplayText};
+use super::value::{Object, Value};
+
+/// After this many rows in succession that add nothing, such as updates of one tool call, the
+/// window ends: what it costs must not grow with the session.
+const MAX_IDLE_ROWS: usize = 1_000;
+
+/// The events of a window, oldest first.
+#[derive(Debug, PartialEq)]
+pub struct Window {
+    events: Vec<WindowEvent>,
+    /// Whether anything of the session is missing: earlier events, or parts of long ones.
+    pub is_truncated: bool,
+}
+
+/// An event as it is replayed.
+#[derive(Debug, Clone, PartialEq)]
+struct WindowEvent {
+    head: Head,
+    payload: JsonText,
+    /// As the SDK prints it.
+    line: String,
+}
+
+/// Chooses the events of a window. Lengths are in UTF-16 units.
+#[derive(Debug)]
+pub struct WindowBuilder<'options> {
+    options: &'options ReplayOptions,
+    newest_first: Vec<WindowEvent>,
+    /// Of `max_chars`.
+    used: usize,
+    /// What the next row may belong to.
+    group: Option<Group>,
+    idle_rows: usize,
+    is_truncated: bool,
+    is_full: bool,
+}
+
+/// Rows that become one event.
+#[derive(Debug)]
+struct Group {
+    envelope: Envelope,
+    /// How long the line of a text's event is without the text.
+    frame_len: usize,
+}
+
+impl<'options> WindowBuilder<'options> {
+    /// An empty window.
+    pub fn new(options: &'options ReplayOptions) -> Self {
+        Self {
+            options,
+            newest_first: Vec::new(),
+            used: PREFIX.len(),
+            group: None,
+            idle_rows: 0,
+            is_truncated: false,
+            is_full: false,
+        }
+    }
+
+    /// Takes the row before the last. Returns whether the window wants another.
+    pub fn push(&mut self, row: &EventRow<'_>) -> bool {
+        match self.read(row) {
+            Some(envelope) => self.add(envelope),
+            None => self.pass_over(row),
+        }
+        if self.idle_rows > MAX_IDLE_ROWS {
+            self.end();
+        }
+        !self.is_full
+    }
+
+    /// The window; `None` if there were no rows.
+    pub fn finish(mut self) -> Option<Window> {
+        self.seal();
+        self.newest_first.reverse();
+        let window = Window { events: self.newest_first, is_truncated: self.is_truncated };
+        (!window.events.is_empty()).then_some(window)
+    }
+
+    fn read(&self, row: &EventRow<'_>) -> Option<Envelope> {
+        let mut envelope = Envelope::read(row)?;
+        if !self.options.keeps_earlier_replays() {
+            envelope = envelope.without_earlier_replay();
+        }
+        Some(if self.options.coalesce { envelope.split() } else { envelope })
+    }
+
+    fn add(&mut self, envelope: Envelope) {
+        let has_text = matches!(&envelope.part, Part::Text(run) if run.json_len > 0);
+        let joined = match &mut self.group {
+            Some(group) => group.envelope.join(envelope),
+            None => Err(envelope),
+        };
+        self.idle_rows = if has_text || joined.is_err() { 0 } else { self.idle_rows + 1 };
+        if let Err(next) = joined {
+            self.seal();
+            if self.is_full || self.newest_first.len() == self.options.max_events {
+                return self.end();
+            }
+            self.group = Some(Group::new(next, self.options));
+        }
+        if self.group.as_ref().is_some_and(|group| group.is_text_longer_than(self.room())) {
+            self.end();
+        }
+    }
+
+    /// What can't be parsed is left out, but not if it is the newest.
+    fn pass_over(&mut self, row: &EventRow<'_>) {
+        self.seal();
+        if self.newest_first.is_empty() {
+            let original = Original { method: None, length: text::utf16_len(row.payload) };
+            self.push_stub(&Head::of(row), &original);
+        }
+        self.idle_rows += 1;
+        self.is_truncated = true;
+    }
+
+    /// Nothing earlier comes in.
+    fn end(&mut self) {
+        self.seal();
+        self.is_full = true;
+        self.is_truncated = true;
+    }
+
+    /// How long the next line may be.
+    fn room(&self) -> usize {
+        self.options.max_chars.saturating_sub(self.used).saturating_sub(1)
+    }
+
+    fn seal(&mut self) {
+        let Some(Group { mut envelope, frame_len }) = self.group.take() else { return };
+        let room = self.room();
+        let must_fit = self.options.keep == Keep::Newest;
+        let original = (must_fit && self.newest_first.is_empty()).then(|| Original::of(&envelope));
+        if let Part::Text(run) = &mut envelope.part
+            && frame_len.saturating_add(run.json_len) > room
+        {
+            self.is_truncated |= run.cut_front(room.saturating_sub(frame_len));
+        }
+        let is_elided = envelope.elide_strings(self.options.max_chars_per_event);
+        let event = WindowEvent::new(envelope);
+        if !must_fit || event.line_len() <= room {
+            self.is_truncated |= is_elided;
+            self.push_event(event);
+        } else if let Some(original) = original {
+            self.push_stub(&event.head, &original);
+        } else {
+            self.is_full = true;
+            self.is_truncated = true;
+        }
+    }
+
+    fn push_event(&mut self, event: WindowEvent) {
+        if self.options.keep == Keep::Newest {
+            self.used = self.used.saturating_add(event.line_len() + 1);
+        }
+        self.newest_first.push(event);
+    }
+
+    /// Stands for the newest event where that can't be there itself.
+    fn push_stub(&mut self, head: &Head, original: &Original) {
+        self.is_truncated = true;
+        let full = WindowEvent::new(original.stub(head, original.method.as_ref()));
+        let fits = full.line_len() <= self.room();
+        self.push_event(if fits { full } else { WindowEvent::new(original.stub(head, None)) });
+    }
+}
+
+impl Group {
+    fn new(envelope: Envelope, options: &ReplayOptions) -> Self {
+        let frame_len = match &envelope.part {
+            Part::Text(_) => {
+                let mut frame = envelope.payload.clone();
+                frame.elide_strings(options.max_chars_per_event);
+                let head = &envelope.head;
+                text::utf16_len(&text::line(head.created_at, &head.sender, &frame.to_json()))
+            }
+            Part::Whole | Part::Tool(_) => 0,
+        };
+        Self { envelope, frame_len }
+    }
+
+    fn is_text_longer_than(&self, room: usize) -> bool {
+        match &self.envelope.part {
+            Part::Text(run) => self.frame_len.saturating_add(run.json_len) > room,
+            Part::Whole | Part::Tool(_) => false,
+        }
+    }
+}
+
+/// What a stub says of an event.
+struct Original {
+    method: Option<JsString>,
+    length: usize,
+}
+
+impl Original {
+    fn of(envelope: &Envelope) -> Self {
+        let method = envelope.payload.get("method").and_then(Value::as_string).cloned();
+        Self { method, length: envelope.payload_len() }
+    }
+
+    fn stub(&self, head: &Head, method: Option<&JsString>) -> Envelope {
+        #[expect(clippy::cast_precision_loss, reason = "no text is that long")]
+        let elided = Value::Number(self.length as f64);
+        let mut payload = Object::new();
+        payload.insert("jsonrpc".into(), Value::string("2.0"));
+        if let Some(method) = method {
+            payload.insert("method".into(), Value::String(method.clone()));
+        }
+        payload.insert("params".into(), Value::Object([("elided".into(), elided)].into()));
+        Envelope { head: head.clone(), payload: Value::Object(payload), part: Part::Whole }
+    }
+}
+
+impl WindowEvent {
+    fn new(envelope: Envelope) -> Self {
+        let (head, payload) = envelope.into_whole();
+        let payload = payload.to_json();
+        let line = text::line(head.created_at, &head.sender, &payload);
+        Self { head, payload, line }
+    }
+
+    fn line_len(&self) -> usize {
+        text::utf16_len(&self.line)
+    }
+
+    fn row(&self) -> EventRow<'_> {
+        let Head { id, event_index, session_id, created_at, connection_id, sender, extra } =
+            &self.head;
+        EventRow {
+            id,
+            event_index: *event_index,
+            session_id,
+            created_at: *created_at,
+            connection_id,
+            sender,
+            payload: &self.payload,
+            extra: extra.as_deref(),
+        }
+    }
+}
+
+impl Window {
+    /// The index of its first event, and of its last.
+    pub fn indexes(&self) -> Option<(Number, Number)> {
+        let (first, last) = (self.events.first()?, self.events.last()?);
+        Some((first.head.event_index, last.head.event_index))
+    }
+
+    /// The text that the SDK makes of it, and whether that holds all of it.
+    pub fn text(&self, max_chars: usize) -> (String, bool) {
+        let mut text = ReplayText::new(max_chars);
+        let is_whole = self.events.iter().all(|event| text.push_line(&event.line));
+        (text.finish(), is_whole)
+    }
+
+    /// Its events as JSON arrays, without the first so many.
+    pub fn arrays(&self, offset: usize) -> Vec<JsonText> {
+        let mut arrays = ArrayWriter::default();
+        for event in self.events.iter().skip(offset) {
+            let row = event.row();
+            arrays.push(json::event_bytes(&row), |out| json::write_event(out, &row));
+        }
+        arrays.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: &str = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"a","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"T"}}}}"#;
+
+    fn chunk(text: &str) -> String {
+        CHUNK.replace('T', text)
+    }
+
+    fn tool(kind: &str, fields: &str) -> String {
+        let update = format!(r#"{{"sessionUpdate":"{kind}",{fields}}}"#);
+        format!(r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"update":{update}}}}}"#)
+    }
+
+    fn prompt(texts: &[&str]) -> String {
+        let blocks: Vec<String> = texts
+            .iter()
+            .map(|text| {
+                format!(r#"{{"type":"text","text":{}}}"#, serde_json::to_string(text).unwrap())
+            })
+            .collect();
+        let blocks = blocks.join(",");
+        format!(r#"{{"jsonrpc":"2.0","method":"session/prompt","params":{{"prompt":[{blocks}]}}}}"#)
+    }
+
+    fn row<'row>(index: i64, id: &'row str, payload: &'row str) -> EventRow<'row> {
+        let sender = if payload.contains("session/prompt") { "client" } else { "agent" };
+        EventRow {
+            id,
+            event_index: Number::Integer(index),
+            session_id: "s",
+            created_at: Number::Integer(index * 10),
+            connection_id: "c",
+            sender,
+            payload,
+            extra: None,
+        }
+    }
+
+    /// The window of these payloads, and how many rows it wanted.
+    fn read(payloads: &[String], options: &ReplayOptions) -> (Window, usize) {
+        let mut builder = WindowBuilder::new(options);
+        let mut read = 0;
+        for (index, payload) in payloads.iter().enumerate().rev() {
+            read += 1;
+            let index = i64::try_from(index + 1).unwrap();
+            if !builder.push(&row(index, &format!("e{index}"), payload)) {
+                break;
+            }
+        }
+        (builder.finish().unwrap(), read)
+    }
+
+    fn payloads(window: &Window) -> Vec<&str> {
+        window.events.iter().map(|event| event.payload.as_str()).collect()
+    }
+
+    fn replayed(given: &[String]) -> Vec<String> {
+        let (window, _) = read(given, &ReplayOptions::default());
+        payloads(&window).into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn no_rows_are_no_window() {
+        assert_eq!(WindowBuilder::new(&ReplayOptions::default()).finish(), None);
+    }
+
+    #[test]
+    fn chunks_become_one_event_with_the_last_ones_id_index_and_time() {
+        let (window, _) = read(&[chunk("a"), chunk("b"), chunk("c")], &ReplayOptions::default());
+        assert_eq!(payloads(&window), [chunk("abc")]);
+        let head = &window.events[0].head;
+        assert_eq!((head.id.as_str(), head.event_index), ("e3", Number::Integer(3)));
+        assert_eq!(head.created_at, Number::Integer(30));
+        assert!(!window.is_truncated);
+    }
+
+    #[test]
+    fn surrogates_that_meet_become_a_pair() {
+        assert_eq!(replayed(&[chunk(r"\ud83d"), chunk(""), chunk(r"\ude00")]), [chunk("😀")]);
+    }
+
+    #[test]
+    fn chunks_that_differ_in_anything_else_stay_apart() {
+        let thought = chunk("b").replace("message", "thought");
+        let image = chunk("b").replace(r#""type":"text""#, r#""type":"image""#);
+        let of_message = chunk("b").replace("\"content\"", "\"messageId\":\"m\",\"content\"");
+        for other in [thought, image, of_message] {
+            let given = [chunk("a"), other, chunk("c")];
+            assert_eq!(replayed(&given), given);
+        }
+    }
+
+    #[test]
+    fn a_run_is_read_until_it_fills_the_window_and_is_cut_at_its_front() {
+        let given: Vec<String> = (0..10_000).map(|n| chunk(&format!("word {n} \\n"))).collect();
+        let options = ReplayOptions { max_chars: 1_000, ..ReplayOptions::default() };
+        let (window, read) = read(&given, &options);
+        assert!((50..100).contains(&read), "{read} rows");
+        assert!(window.is_truncated);
+        let (text, is_whole) = window.text(options.max_chars);
+        assert!(is_whole);
+        // A line break is two units.
+        assert!((999..=1_000).contains(&text.len()), "{}", text.len());
+        assert!(text.contains("\"[... earlier text elided ...] "), "{text}");
+        assert!(text.ends_with("word 9999 \\n\"}}}}}\n"), "{text}");
+    }
+
+    #[test]
+    fn a_tool_call_has_its_latest_state() {
+        let given = [
+            tool(
+                "tool_call",
+                r#""toolCallId":"t","title":"Read","status":"pending","kind":"read""#,
+            ),
+            tool("tool_call_update", r#""toolCallId":"t","status":"in_progress","content":[1]"#),
+            tool("tool_call_update", r#""toolCallId":"t","status":"completed","rawOutput":2"#),
+        ];
+        let merged = r#""toolCallId":"t","title":"Read","status":"completed","kind":"read","content":[1],"rawOutput":2"#;
+        assert_eq!(replayed(&given), [tool("tool_call", merged)]);
+    }
+
+    #[test]
+    fn updates_of_other_calls_and_after_something_else_stay_apart() {
+        let call = |id: &str| tool("tool_call", &format!(r#""toolCallId":"{id}","title":"x""#));
+        let update =
+            |id: &str| tool("tool_call_update", &format!(r#""toolCallId":"{id}","status":"x""#));
+        for given in [
+            vec![call("t"), update("u")],
+            vec![call("t"), chunk("a"), update("t")],
+            vec![call("t"), call("t")],
+            vec![
+                tool("tool_call_update", r#""status":"x""#),
+                tool("tool_call_update", r#""status":"y""#),
+            ],
+        ] {
+            assert_eq!(replayed(&given), given);
+        }
+    }
+
+    #[test]
+    fn long_strings_lose_their_middle_but_chunks_do_not() {
+        let long = "x".repeat(5_000);
+        let given = [prompt(&[&long]), chunk(&long)];
+        let (window, _) = read(&given, &ReplayOptions::default());
+        let shown = payloads(&window);
+        assert!(shown[0].contains("[... 3032 characters elided ...]"), "{}", shown[0]);
+        assert_eq!(shown[1], given[1]);
+        assert!(window.is_truncated);
+        let all = ReplayOptions { max_chars_per_event: usize::MAX, ..ReplayOptions::default() };
+        assert_eq!(payloads(&read(&given, &all).0), given);
+    }
+
+    #[test]
+    fn an_earlier_replay_is_left_out_of_its_prompt() {
+        let replay = format!("{PREFIX}{{}}\n");
+        let given = [prompt(&[&replay, "go on"])];
+        assert_eq!(replayed(&given), [prompt(&["go on"])]);
+        let of_the_sdk =
+            ReplayOptions { keep: Keep::Oldest, coalesce: false, ..ReplayOptions::default() };
+        assert_eq!(payloads(&read(&given, &of_the_sdk).0), given);
+    }
+
+    #[test]
+    fn at_most_so_many_events_result() {
+        let given: Vec<String> = (0..9).map(|n| format!("{n}")).collect();
+        let options = ReplayOptions { max_events: 3, ..ReplayOptions::default() };
+        let (window, read) = read(&given, &options);
+        assert_eq!(payloads(&window), ["6", "7", "8"]);
+        assert_eq!((read, window.is_truncated), (4, true));
+        let exactly = super::tests::read(&given[6..], &options).0;
+        assert!(!exactly.is_truncated);
+    }
+
+    #[test]
+    fn the_newest_is_a_stub_where_it_does_not_fit_or_cannot_be_parsed() {
+        let many = format!(r#"{{"method":"m","params":[{}1]}}"#, "1,".repeat(9_000));
+        let stub = r#"{"jsonrpc":"2.0","method":"m","params":{"elided":18028}}"#;
+        assert_eq!(replayed(&[chunk("a"), many.clone()]), [chunk("a").as_str(), stub]);
+        assert_eq!(replayed(&[many, chunk("a")]), [chunk("a")]);
+        let broken = replayed(&["1".to_owned(), "{\"a\":".to_owned()]);
+        assert_eq!(broken, ["1", r#"{"jsonrpc":"2.0","params":{"elided":5}}"#]);
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_passed_over() {
+        let given = [chunk("a"), "{".to_owned(), chunk("b")];
+        let (window, _) = read(&given, &ReplayOptions::default());
+        assert_eq!(payloads(&window), [chunk("a"), chunk("b")]);
+        assert!(window.is_truncated);
+    }
+
+    #[test]
+    fn rows_that_add_nothing_are_not_read_forever() {
+        let updates = tool("tool_call_update", r#""toolCallId":"t","status":"x""#);
+        for idle in [chunk(""), "{".to_owned(), updates] {
+            let mut given = vec![chunk("a")];
+            given.extend(std::iter::repeat_n(idle, 5_000));
+            let (window, read) = read(&given, &ReplayOptions::default());
+            assert!(read <= MAX_IDLE_ROWS + 2, "{read} rows");
+            assert!(window.is_truncated);
+        }
+    }
+
+    #[test]
+    fn oldest_keeps_the_events_and_cuts_the_text() {
+        let given: Vec<String> = (0..60).map(|n| format!("\"{n}{}\"", "x".repeat(500))).collect();
+        let options = ReplayOptions {
+            keep: Keep::Oldest,
+            coalesce: false,
+            max_chars_per_event: usize::MAX,
+            ..ReplayOptions::default()
+        };
+        let (window, _) = read(&given, &options);
+        assert_eq!(payloads(&window), given[10..]);
+        let (text, is_whole) = window.text(options.max_chars);
+        assert!(text.ends_with("\n\n[history truncated]") && !is_whole);
+    }
+}
