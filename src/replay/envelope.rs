@@ -109,21 +109,21 @@ impl Envelope {
         self
     }
 
-    /// Joins what came just before it, if the two belong together; else gives it back.
-    pub fn join(&mut self, older: Self) -> Result<(), Self> {
+    /// Joins what came just before it. Gives it back if the two don't belong together.
+    pub fn join(&mut self, older: Self) -> Option<Self> {
         let is_alike = self.head.is_alike(&older.head) && self.payload == older.payload;
         match (&mut self.part, older.part) {
             (Part::Text(run), Part::Text(before)) if is_alike => {
                 before.newest_first.into_iter().for_each(|text| run.add_before(text));
-                Ok(())
+                None
             }
             (Part::Tool(state), Part::Tool(before))
                 if is_alike && state.id == before.id && !state.is_call =>
             {
                 state.add_before(before);
-                Ok(())
+                None
             }
-            (_, part) => Err(Self { part, ..older }),
+            (_, part) => Some(Self { part, ..older }),
         }
     }
 

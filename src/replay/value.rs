@@ -129,8 +129,7 @@ fn write_object(out: &mut String, members: &Object) {
 
 /// As [`Value::elide_strings`], of each.
 pub fn elide_each<'value>(values: impl Iterator<Item = &'value mut Value>, max_len: usize) -> bool {
-    // Not `any`, which stops at the first.
-    values.fold(false, |elided, value| value.elide_strings(max_len) || elided)
+    values.map(|value| value.elide_strings(max_len)).fold(false, |any, elided| any | elided)
 }
 
 fn push_comma(out: &mut String, place: usize) {
