@@ -139,7 +139,7 @@ test("a window is the same on every database, and holds what it must", async () 
       );
       for (const window of windows) assert.deepEqual(window, windows[0]);
     }),
-    { numRuns: 150 },
+    { numRuns: 150, endOnFailure: true },
   );
 });
 
