@@ -7,7 +7,8 @@ import { InMemorySessionPersistDriver, SandboxAgent } from "sandbox-agent";
 import { startServer } from "../examples/support/server.mjs";
 import { buildReplayText, type SessionEvent } from "../index.js";
 import { event, folder, session } from "./support/fixtures.ts";
-import { chunk, history, jsonValue, PREFIX, referenceText } from "./support/replay.ts";
+import { chunk, history, jsonValue } from "./support/replay.ts";
+import { PREFIX, referenceText } from "./support/replay-text.ts";
 
 const thrown = (work: () => unknown): any => {
   try {

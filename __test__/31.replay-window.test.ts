@@ -15,18 +15,8 @@ import {
 } from "../index.js";
 import { allEvents, event, file, open, rejection, session } from "./support/fixtures.ts";
 import { databaseUrl, freshSchema, sql } from "./support/postgres.ts";
-import {
-  chunk,
-  CUT,
-  FRONT_MARK,
-  history,
-  KINDS,
-  PREFIX,
-  prompt,
-  referenceText,
-  textOf,
-  update,
-} from "./support/replay.ts";
+import { chunk, FRONT_MARK, history, KINDS, prompt, textOf, update } from "./support/replay.ts";
+import { CUT, PREFIX, referenceText } from "./support/replay-text.ts";
 
 type Driver = SQLiteSessionPersistDriver | PostgresSessionPersistDriver;
 const THE_SDKS = { keep: "oldest", coalesce: false, maxCharsPerEvent: Infinity } as const;

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { allEvents } from "./support/fixtures.ts";
-import { CUT, FRONT_MARK, PREFIX } from "./support/replay.ts";
+import { FRONT_MARK } from "./support/replay.ts";
+import { CUT, PREFIX } from "./support/replay-text.ts";
 import { ask, chunkOf, databases, lives, type Persist } from "./support/sdk.ts";
 
 const CHUNKS = 20_000;

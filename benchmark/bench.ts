@@ -17,7 +17,7 @@ import { parseArgs, promisify } from "node:util";
 import { comparisons, type Comparison } from "./comparisons.ts";
 import { DATABASES, type BenchmarkDatabase } from "./databases.ts";
 import type { DatabaseName, DriverName } from "./drivers.ts";
-import type { Figures, Trial } from "./trial.ts";
+import type { Figures, Trial, Workload } from "./trial.ts";
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -41,6 +41,10 @@ const median = (numbers: number[]) => {
   return sorted[Math.floor(sorted.length / 2)]!;
 };
 
+/** How many stored events a workload reads. */
+const historyOf = (workload: Workload | undefined) =>
+  workload?.kind === "read" || workload?.kind === "resume" ? workload.events : undefined;
+
 async function runTrial(
   { database: name, workloads }: Comparison,
   driver: DriverName,
@@ -48,7 +52,7 @@ async function runTrial(
 ): Promise<Figures> {
   const workload = workloads[driver]!;
   const own = mkdtempSync(join(folder, "trial-"));
-  const history = workload.kind === "read" ? workload.events : undefined;
+  const history = historyOf(workload);
   const { place, release } = await database.place(own, history);
   try {
     const program = fileURLToPath(new URL("trial.ts", import.meta.url));
@@ -94,12 +98,13 @@ async function compare(comparison: Comparison, database: BenchmarkDatabase) {
         : "";
     const stalls = figures.get(name)!.flatMap(({ worstStallMs }) => worstStallMs ?? []);
     const stall = stalls.length > 0 ? `  worst stall ${show(Math.max(...stalls))} ms` : "";
-    let ratio = "";
-    if (name !== "native") {
+    const most = comparison.mostMs?.[name];
+    let ratio = most === undefined ? "" : `  (aim ${most} ms: ${value <= most ? "met" : "missed"})`;
+    if (name !== "native" && most === undefined) {
       const times = isTime ? value / ours : ours / value;
       const aim = aims[name];
       const verdict = aim === undefined ? "" : ` (aim ${aim}: ${times >= aim ? "met" : "missed"})`;
-      ratio = `  native is ${times.toFixed(2)}×${verdict}`;
+      ratio += `  native is ${times.toFixed(2)}×${verdict}`;
     }
     const measured = `${show(value)} ${unit}`.padStart(18);
     console.log(`  ${name.padEnd(17)}${measured}  [${spread}]${each}${stall}${ratio}`);
@@ -116,6 +121,7 @@ function environment(databases: Iterable<BenchmarkDatabase>) {
 
 const only = values.only.toLowerCase();
 const chosen = comparisons.filter(({ title }) => title.toLowerCase().includes(only));
+const histories = new Set<string>();
 const databases = new Map<DatabaseName, BenchmarkDatabase>();
 try {
   if (chosen.length === 0) {
@@ -128,8 +134,12 @@ try {
   environment(databases.values());
   for (const comparison of chosen) {
     const database = databases.get(comparison.database)!;
-    const { native } = comparison.workloads;
-    if (native?.kind === "read") await database.fillHistory(native.events);
+    const history = historyOf(comparison.workloads.native);
+    const made = `${comparison.database} ${history}`;
+    if (history !== undefined && !histories.has(made)) {
+      histories.add(made);
+      await database.fillHistory(history);
+    }
     await compare(comparison, database);
   }
 } finally {

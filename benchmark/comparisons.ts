@@ -13,6 +13,8 @@ export type Comparison = {
   workloads: Partial<Record<DriverName, Workload>>;
   /** The smallest ratio that we aim at, by peer. */
   aims: Partial<Record<DriverName, number>>;
+  /** The longest time that we aim at, by driver, in milliseconds. */
+  mostMs?: Partial<Record<DriverName, number>>;
   /** How many trials are enough, where they are long. */
   mostTrials?: number;
 };
@@ -54,6 +56,24 @@ const reading = (
   mostTrials,
 });
 
+/** What the SDK does to restore a session. `native` does it on the driver itself. */
+const resuming = (
+  database: DatabaseName,
+  events: number,
+  peers: DriverName[],
+  mostMs: number,
+  aims: Aims = {},
+  mostTrials?: number,
+): Comparison => ({
+  title: `${database}: resume a session of ${events.toLocaleString("en-US")} events`,
+  database,
+  unit: "ms",
+  workloads: workloads(["native, view", "native", ...peers], () => ({ kind: "resume", events })),
+  aims,
+  mostMs: { "native, view": mostMs },
+  mostTrials,
+});
+
 const sdk = (database: DatabaseName, names: DriverName[], aims: Aims): Comparison => ({
   title: `${database}: SDK and server, 8 × 500 chunks until the app saw all`,
   database,
@@ -83,6 +103,9 @@ export const comparisons: Comparison[] = [
   insertion("SQLite", 200, { native: 80_000, tuned: 40_000, typescript: 1_000 }, { tuned: 6 }),
   reading("SQLite", 10_000, SQLITE, { tuned: 1 }),
   reading("SQLite", 100_000, SQLITE, { typescript: 10 }, 3),
+  resuming("SQLite", 1_000, ["tuned", "typescript"], 3),
+  resuming("SQLite", 10_000, ["tuned", "typescript"], 3),
+  resuming("SQLite", 100_000, ["tuned", "typescript"], 3, { typescript: 10 }, 3),
   {
     title: "SQLite: getSession",
     database: "SQLite",
@@ -97,5 +120,9 @@ export const comparisons: Comparison[] = [
   reading("Postgres", 10_000, POSTGRES, { typescript: 10 }),
   // Ours alone, for time per event: the TypeScript driver's total grows with their square.
   reading("Postgres", 100_000, ["native", "native, prepared"], {}, 3),
+  resuming("Postgres", 1_000, ["typescript"], 10),
+  resuming("Postgres", 10_000, ["typescript"], 10),
+  // The TypeScript driver takes minutes.
+  resuming("Postgres", 100_000, ["typescript"], 10, { typescript: 50 }, 1),
   sdk("Postgres", POSTGRES, { typescript: 2 }),
 ];

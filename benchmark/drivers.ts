@@ -5,7 +5,7 @@
 import type { ListPage, SessionEvent, SessionPersistMethods } from "../index.js";
 
 export type DatabaseName = "SQLite" | "Postgres";
-export type DriverName = "native" | "native, prepared" | "tuned" | "typescript";
+export type DriverName = "native" | "native, view" | "native, prepared" | "tuned" | "typescript";
 export type SQLitePlace = { filename: string };
 export type PostgresPlace = { connectionString: string; schema: string };
 
@@ -25,6 +25,8 @@ const sqlite: Drivers<SQLitePlace> = {
     const { SQLiteSessionPersistDriver } = await import("../index.js");
     return new SQLiteSessionPersistDriver(place);
   },
+  /** What the SDK is given to restore sessions at once. */
+  "native, view": async (place) => viewOf(await sqlite.native!(place)),
   /** better-sqlite3, WAL, synchronous=FULL, cached statements, keyset pages. */
   tuned: async (place) => {
     const { TunedSQLiteDriver } = await import("../__test__/support/typescript-driver.ts");
@@ -42,6 +44,7 @@ const postgres: Drivers<PostgresPlace> = {
     const { PostgresSessionPersistDriver } = await import("../index.js");
     return new PostgresSessionPersistDriver(place);
   },
+  "native, view": async (place) => viewOf(await postgres.native!(place)),
   "native, prepared": async (place) => {
     const { PostgresSessionPersistDriver } = await import("../index.js");
     return new PostgresSessionPersistDriver({ ...place, preparedStatements: true });
@@ -52,6 +55,10 @@ const postgres: Drivers<PostgresPlace> = {
     return new peer.TypeScriptPostgresDriver(place) as Driver;
   },
 };
+
+function viewOf(driver: any): Driver {
+  return Object.assign(driver.replayView(), { close: () => driver.close() });
+}
 
 /** Any place fits here: a trial gets database and place from the same comparison. */
 const DRIVERS: Record<DatabaseName, Drivers<any>> = { SQLite: sqlite, Postgres: postgres };

@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
+import { referenceText } from "../__test__/support/replay-text.ts";
 import type { SessionEvent } from "../index.js";
 import {
   createDriver,
@@ -19,6 +20,7 @@ import {
 export type Workload =
   | { kind: "insert"; sessions: number; events: number }
   | { kind: "read"; events: number }
+  | { kind: "resume"; events: number }
   | { kind: "getSession"; calls: number }
   | { kind: "sdk"; sessions: number; chunks: number };
 
@@ -81,19 +83,52 @@ async function insert(driver: Driver, sessions: number, events: number): Promise
   return { perSecond: stored / seconds, worstStallMs: stall.max / 1e6 };
 }
 
+async function scan(
+  driver: Driver,
+  sessionId: string,
+  limit: number,
+  use: (items: SessionEvent[]) => void,
+) {
+  let cursor: string | undefined;
+  do {
+    const page = await driver.listEvents({ sessionId, cursor, limit });
+    use(page.items);
+    cursor = page.nextCursor;
+  } while (cursor);
+}
+
 async function read(driver: Driver, events: number): Promise<Figures> {
   // Connecting is no part of reading.
   await driver.getSession("none");
   const began = performance.now();
   let count = 0;
-  let cursor: string | undefined;
-  do {
-    const page = await driver.listEvents({ sessionId: "history", cursor, limit: 100 });
-    count += page.items.length;
-    cursor = page.nextCursor;
-  } while (cursor);
+  await scan(driver, "history", 100, (items) => (count += items.length));
   const milliseconds = performance.now() - began;
   if (count !== events) throw new Error(`read ${count} events of ${events}`);
+  return { milliseconds };
+}
+
+/**
+ * What the SDK does with a driver to restore a session: it reads all events for the replay, and again
+ * for the highest index.
+ */
+async function resume(driver: Driver, events: number): Promise<Figures> {
+  const restore = async (sessionId: string) => {
+    const began = performance.now();
+    const all: SessionEvent[] = [];
+    await scan(driver, sessionId, 100, (items) => all.push(...items));
+    const text = referenceText(all.slice(-50));
+    let highest = 0;
+    await scan(driver, sessionId, 500, (items) => {
+      for (const { eventIndex } of items) highest = Math.max(highest, eventIndex);
+    });
+    return { milliseconds: performance.now() - began, text, highest };
+  };
+  // Sessions are restored by servers that have started.
+  for (let time = 0; time < 10; time += 1) await restore("none");
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const { milliseconds, text, highest } = await restore("history");
+  if (!text?.includes("words of an answer") || highest !== events) throw new Error("not restored");
   return { milliseconds };
 }
 
@@ -164,6 +199,8 @@ function run(driver: Driver, workload: Workload, folder: string): Promise<Figure
       return insert(driver, workload.sessions, workload.events);
     case "read":
       return read(driver, workload.events);
+    case "resume":
+      return resume(driver, workload.events);
     case "getSession":
       return getSession(driver, workload.calls);
     case "sdk":

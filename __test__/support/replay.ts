@@ -1,30 +1,11 @@
-/** What replay is measured against: the SDK's rules in plain JavaScript, and histories to try them on. */
+/** Histories to try replay on. */
 import fc from "fast-check";
 import type { SessionEvent } from "../../index.js";
 import { event } from "./fixtures.ts";
+import { PREFIX } from "./replay-text.ts";
 
-export const PREFIX =
-  "Previous session history is replayed below as JSON-RPC envelopes. Use it as context before responding to the latest user prompt.\n";
-export const CUT = "\n[history truncated]";
 /** Stands before a text whose beginning isn't there. */
 export const FRONT_MARK = "[... earlier text elided ...] ";
-
-type Line = Pick<SessionEvent, "createdAt" | "sender" | "payload">;
-
-/** The SDK's text of these events, as its documentation describes it. */
-export function referenceText(events: readonly Line[], maxChars = 12_000): string | null {
-  const lines = events.map(({ createdAt, sender, payload }) =>
-    JSON.stringify({ createdAt, sender, payload }),
-  );
-  if (lines.length === 0) return null;
-  let room = maxChars - PREFIX.length;
-  const misfit = lines.findIndex((line) => {
-    room -= line.length + 1;
-    return room < 0;
-  });
-  const fitting = misfit < 0 ? lines : lines.slice(0, misfit);
-  return PREFIX + fitting.map((line) => `${line}\n`).join("") + (misfit < 0 ? "" : CUT);
-}
 
 export const KINDS = ["agent_message_chunk", "agent_thought_chunk", "user_message_chunk"] as const;
 

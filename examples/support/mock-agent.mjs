@@ -2,10 +2,12 @@
  * A scripted ACP agent over standard input and output: no model, no network.
  *
  * - "stream <chunks> <characters>" answers with that many chunks of that length.
+ * - "work" plays a turn of an agent at work: thoughts, tools and an answer.
  * - anything else answers with what the agent was given as replayed history.
  */
 import { Readable, Writable } from "node:stream";
 import { agent, methods, ndJsonStream, PROTOCOL_VERSION } from "@agentclientprotocol/sdk";
+import { scriptedTurn } from "./scripted-turn.mjs";
 
 const REPLAY = "Previous session history is replayed below";
 const WORDS = "the agent reads the file, edits a line, runs the tests and explains what it did ";
@@ -16,16 +18,16 @@ const chunkOf = (index, characters) =>
 
 async function answer({ params, client }) {
   const { sessionId, prompt } = params;
+  const send = (update) => client.notify(methods.client.session.update, { sessionId, update });
   const say = (text) =>
-    client.notify(methods.client.session.update, {
-      sessionId,
-      update: { sessionUpdate: "agent_message_chunk", content: { type: "text", text } },
-    });
+    send({ sessionUpdate: "agent_message_chunk", content: { type: "text", text } });
   const texts = textOf(prompt);
   const order = /^stream (\d+) (\d+)/.exec(texts.at(-1) ?? "");
   if (order) {
     const [chunks, characters] = order.slice(1).map(Number);
     for (let index = 1; index <= chunks; index += 1) await say(chunkOf(index, characters));
+  } else if (texts.at(-1)?.startsWith("work")) {
+    for (const update of scriptedTurn) await send(update);
   } else {
     const replayed = texts.filter((text) => text.startsWith(REPLAY)).join("");
     await say(JSON.stringify({ replayed }));
