@@ -12,6 +12,7 @@ import { startServer } from "./support/server.mjs";
 
 const SESSION = "invoices";
 const TASK = "work: invoice totals are a cent too low. Find out why and fix it.";
+const LAST_WORDS = "once more.";
 const folder = mkdtempSync(join(tmpdir(), "replay-"));
 const persist = new SQLiteSessionPersistDriver({ filename: join(folder, "sandbox-agent.db") });
 
@@ -48,7 +49,14 @@ const shown = (text) => text.replace(/"(text|sessionId)":/g, (name) => styleText
 try {
   await live(persist, async (sdk) => {
     const session = await sdk.createSession({ id: SESSION, agent: "mock", cwd: folder });
+    const done = new Promise((resolve) => {
+      session.onEvent(({ payload }) => {
+        if (payload.params?.update?.content?.text?.endsWith(LAST_WORDS)) resolve();
+      });
+    });
     await session.prompt([{ type: "text", text: TASK }]);
+    // The SDK stores what comes in after the answer to the prompt, too.
+    await done;
   });
   const { items } = await persist.listEvents({ sessionId: SESSION, limit: 1_000 });
   for (const [id, title] of [
