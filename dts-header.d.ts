@@ -89,6 +89,7 @@ export type PersistErrorCode =
   | "ERR_PERSIST_INVALID_ARG"
   | "ERR_PERSIST_MOVED"
   | "ERR_PERSIST_NOT_A_DATABASE"
+  | "ERR_PERSIST_NOT_LOADED"
   | "ERR_PERSIST_OVERLOADED"
   | "ERR_PERSIST_READ_ONLY"
   | "ERR_PERSIST_SCHEMA"
@@ -169,11 +170,15 @@ export interface SessionPersistMethods {
 
 /** What a replay may hold. Lengths are in UTF-16 units, as `length` counts. */
 export interface ReplayOptions {
-  /** At most this many events; from 1, or `Infinity`. Default: 50, as the SDK's `replayMaxEvents`. */
+  /**
+   * At most this many events; from 1, or `Infinity`. Not more than the SDK's own `replayMaxEvents`, for
+   * a view. Default: 50, as the SDK's.
+   */
   maxEvents?: number | undefined;
   /**
-   * How long the text may be; from 1, or `Infinity`. Below 300, fitting is not promised. Default:
-   * 12,000, as the SDK's `replayMaxChars`.
+   * How long the text may be; from 1, or `Infinity`. Below 300, fitting is not promised. Not more than
+   * the SDK's own `replayMaxChars`, for a view: else the SDK cuts the newest. Default: 12,000, as the
+   * SDK's.
    */
   maxChars?: number | undefined;
   /**
@@ -187,8 +192,8 @@ export interface ReplayOptions {
    */
   coalesce?: boolean | undefined;
   /**
-   * Longer strings, but for the text of chunks, lose their middle; from 1, or `Infinity`. Default:
-   * 2,000.
+   * Each longer string in an event, but for the text of chunks, loses its middle; from 1, or
+   * `Infinity`. Default: 2,000.
    */
   maxCharsPerEvent?: number | undefined;
 }
@@ -202,7 +207,7 @@ export interface Replay {
    * `createdAt`.
    */
   events: SessionEvent[];
-  /** `eventIndex` of the first of `events`. */
+  /** `eventIndex` of the first stored event of which something is in `events`. */
   firstEventIndex: number;
   /** `eventIndex` of the last of `events`, which is that of the last stored event. */
   lastEventIndex: number;
@@ -224,18 +229,19 @@ export interface ReplayMethods {
   /**
    * This driver for `SandboxAgent.connect({ persist })`: the SDK then restores any session at once,
    * with its newest context. All methods are the driver's own, but `listEvents` gives the events of
-   * `replay` as if there were no others, in one page whatever the `limit`. So **`sdk.getEvents()`
-   * shows that window; the whole history is at the driver's own `listEvents`.**
+   * `replay` as if there were no others, in one page whatever the `limit`; a `cursor` counts within
+   * these. So **`sdk.getEvents()` shows that window; the whole history is at the driver's own
+   * `listEvents`.**
    *
-   * If you give the SDK `replayMaxEvents` or `replayMaxChars`, give them here as `maxEvents` and
-   * `maxChars`, or less.
+   * If you give the SDK `replayMaxEvents` or `replayMaxChars`, give the same here as `maxEvents` and
+   * `maxChars`. With more, the SDK itself cuts, and drops the newest. The SDK takes no `Infinity`.
    *
    * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
    */
   replayView(options?: ReplayOptions): ReplayView;
 }
 
-/** The methods of the driver that it was made by. Open until that is closed. */
+/** The SDK's methods, of the driver that it was made by, which is also what to close. */
 export interface ReplayView extends SessionPersistMethods {}
 
 /** Options of `SQLiteSessionPersistDriver`. A name that isn't one of these is refused. */

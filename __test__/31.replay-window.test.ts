@@ -120,7 +120,8 @@ test("a window is the same on every database, and holds what it must", async () 
             const view = driver.replayView(given);
             assert.deepEqual(await view.listEvents({ sessionId: id }), { items: window.events });
             assert.equal(window.text, referenceText(window.events, given.maxChars));
-            assert.equal(window.firstEventIndex, window.events[0]!.eventIndex);
+            assert.ok(window.firstEventIndex <= window.events[0]!.eventIndex);
+            assert.ok(window.truncated || window.firstEventIndex === 1);
             assert.equal(window.lastEventIndex, events.length);
             await checkWindow(view, id, events, given);
             return window;

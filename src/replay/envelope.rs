@@ -28,6 +28,10 @@ pub struct Envelope {
     /// Without what `part` holds.
     pub payload: Value,
     pub part: Part,
+    /// Of the first stored event that is in it.
+    pub first_index: Number,
+    /// How much is stored of it, about.
+    pub stored_bytes: usize,
 }
 
 /// What may be joined with what comes next, taken out of its payload.
@@ -44,7 +48,8 @@ pub enum Part {
 /// The text of chunks that follow each other.
 #[derive(Debug, Default, PartialEq)]
 pub struct TextRun {
-    newest_first: Vec<JsString>,
+    /// With the index of the event that each is of.
+    newest_first: Vec<(Number, JsString)>,
     /// How many units `JSON.stringify` makes of it, quotes not counted.
     pub json_len: usize,
 }
@@ -86,7 +91,13 @@ impl Envelope {
     /// The event of a row. `None` if its payload isn't JSON.
     pub fn read(row: &EventRow<'_>) -> Option<Self> {
         let payload = Value::parse(row.payload)?;
-        Some(Self { head: Head::of(row), payload, part: Part::Whole })
+        Some(Self {
+            head: Head::of(row),
+            payload,
+            part: Part::Whole,
+            first_index: row.event_index,
+            stored_bytes: row.payload.len(),
+        })
     }
 
     /// Leaves out the replay that the SDK has put before a prompt.
@@ -105,7 +116,8 @@ impl Envelope {
 
     /// Takes out what may be joined with other events.
     pub fn split(mut self) -> Self {
-        self.part = take_part(&mut self.payload).unwrap_or(Part::Whole);
+        let index = self.first_index;
+        self.part = take_part(&mut self.payload, index).unwrap_or(Part::Whole);
         self
     }
 
@@ -114,17 +126,20 @@ impl Envelope {
         let is_alike = self.head.is_alike(&older.head) && self.payload == older.payload;
         match (&mut self.part, older.part) {
             (Part::Text(run), Part::Text(before)) if is_alike => {
-                before.newest_first.into_iter().for_each(|text| run.add_before(text));
-                None
+                for (index, text) in before.newest_first {
+                    run.add_before(index, text);
+                }
             }
             (Part::Tool(state), Part::Tool(before))
                 if is_alike && state.id == before.id && !state.is_call =>
             {
                 state.add_before(before);
-                None
             }
-            (_, part) => Some(Self { part, ..older }),
+            (_, part) => return Some(Self { part, ..older }),
         }
+        self.first_index = older.first_index;
+        self.stored_bytes = self.stored_bytes.saturating_add(older.stored_bytes);
+        None
     }
 
     /// How many units `JSON.stringify` makes of the whole payload.
@@ -151,7 +166,7 @@ impl Envelope {
 
     /// The payload, complete again.
     pub fn into_whole(self) -> (Head, Value) {
-        let Self { head, mut payload, part } = self;
+        let Self { head, mut payload, part, .. } = self;
         match part {
             Part::Whole => {}
             Part::Text(run) => *text_place(&mut payload) = Value::String(run.text()),
@@ -162,36 +177,44 @@ impl Envelope {
 }
 
 impl TextRun {
-    fn of(text: JsString) -> Self {
+    fn of(index: Number, text: JsString) -> Self {
         let mut run = Self::default();
-        run.add_before(text);
+        run.add_before(index, text);
         run
     }
 
-    fn add_before(&mut self, text: JsString) {
+    fn add_before(&mut self, index: Number, text: JsString) {
         if text.is_empty() {
             return;
         }
-        let saved = self.newest_first.last().map_or(0, |next| text.json_len_saved_before(next));
+        let next = self.newest_first.last();
+        let saved = next.map_or(0, |(_, next)| text.json_len_saved_before(next));
         self.json_len = self.json_len + text.json_len() - saved;
-        self.newest_first.push(text);
+        self.newest_first.push((index, text));
     }
 
-    /// Keeps what fits of the end, after a mark. `false`, and nothing is changed, if nothing does.
-    pub fn cut_front(&mut self, max_json_len: usize) -> bool {
-        let Some(max_json_len) = max_json_len.checked_sub(CUT_FRONT.len()) else { return false };
-        let suffix = self.text().suffix_within(max_json_len);
+    /// Keeps what fits of the end, after a mark, and returns the index of the event in which that
+    /// begins. `None`, and nothing is changed, if nothing fits.
+    pub fn cut_front(&mut self, max_json_len: usize) -> Option<Number> {
+        let suffix = self.text().suffix_within(max_json_len.checked_sub(CUT_FRONT.len())?);
+        let mut rest = suffix.len();
+        let (index, _) = self.newest_first.iter().find(|(_, text)| {
+            let reaches_it = text.len() >= rest;
+            rest = rest.saturating_sub(text.len());
+            reaches_it
+        })?;
+        let index = *index;
         if suffix.is_empty() {
-            return false;
+            return None;
         }
-        *self = Self::of(suffix);
-        self.add_before(CUT_FRONT.into());
-        true
+        *self = Self::of(index, suffix);
+        self.add_before(index, CUT_FRONT.into());
+        Some(index)
     }
 
     fn text(&self) -> JsString {
         let mut joined = JsString::default();
-        self.newest_first.iter().rev().for_each(|text| joined.push(text));
+        self.newest_first.iter().rev().for_each(|(_, text)| joined.push(text));
         joined
     }
 }
@@ -214,7 +237,7 @@ fn is_replay(block: &Value) -> bool {
         && text.is_some_and(|text| text.starts_with(PREFIX))
 }
 
-fn take_part(payload: &mut Value) -> Option<Part> {
+fn take_part(payload: &mut Value, index: Number) -> Option<Part> {
     if !payload.get("method")?.is("session/update") {
         return None;
     }
@@ -227,7 +250,7 @@ fn take_part(payload: &mut Value) -> Option<Part> {
             return None;
         }
         return match content.get_mut("text")? {
-            Value::String(text) => Some(Part::Text(TextRun::of(std::mem::take(text)))),
+            Value::String(text) => Some(Part::Text(TextRun::of(index, std::mem::take(text)))),
             _ => None,
         };
     }

@@ -15,7 +15,7 @@ use super::value::{Object, Value};
 
 /// After this many rows in succession that add nothing, such as updates of one tool call, the
 /// window ends: what it costs must not grow with the session.
-const MAX_IDLE_ROWS: usize = 1_000;
+const MAX_IDLE_ROWS: usize = 10_000;
 
 /// The events of a window, oldest first.
 #[derive(Debug, PartialEq)]
@@ -29,6 +29,8 @@ pub struct Window {
 #[derive(Debug, Clone, PartialEq)]
 struct WindowEvent {
     head: Head,
+    /// Of the first stored event that is in it.
+    first_index: Number,
     payload: JsonText,
     /// As the SDK prints it.
     line: String,
@@ -122,7 +124,7 @@ impl<'options> WindowBuilder<'options> {
         self.seal();
         if self.newest_first.is_empty() {
             let original = Original { method: None, length: text::utf16_len(row.payload) };
-            self.push_stub(&Head::of(row), &original);
+            self.push_event(self.stub(&Head::of(row), row.event_index, &original));
         }
         self.idle_rows += 1;
         self.is_truncated = true;
@@ -144,22 +146,42 @@ impl<'options> WindowBuilder<'options> {
         let Some(Group { mut envelope, frame_len }) = self.group.take() else { return };
         let room = self.room();
         let must_fit = self.options.keep == Keep::Newest;
-        let original = (must_fit && self.newest_first.is_empty()).then(|| Original::of(&envelope));
+        let original = (must_fit && self.may_be_stub(&envelope)).then(|| Original::of(&envelope));
         if let Part::Text(run) = &mut envelope.part
             && frame_len.saturating_add(run.json_len) > room
+            && let Some(first_index) = run.cut_front(room.saturating_sub(frame_len))
         {
-            self.is_truncated |= run.cut_front(room.saturating_sub(frame_len));
+            envelope.first_index = first_index;
+            self.is_truncated = true;
         }
         let is_elided = envelope.elide_strings(self.options.max_chars_per_event);
         let event = WindowEvent::new(envelope);
         if !must_fit || event.line_len() <= room {
             self.is_truncated |= is_elided;
             self.push_event(event);
-        } else if let Some(original) = original {
-            self.push_stub(&event.head, &original);
         } else {
-            self.is_full = true;
-            self.is_truncated = true;
+            self.push_stub_of(&event, original);
+        }
+    }
+
+    /// Whether a stub may stand for it: for the newest, and for what is larger than an event should be.
+    /// What is of a usual size is left to end the window.
+    fn may_be_stub(&self, envelope: &Envelope) -> bool {
+        let is_text = matches!(envelope.part, Part::Text(_));
+        let is_large = envelope.stored_bytes > self.options.max_chars_per_event;
+        self.newest_first.is_empty() || (is_large && !is_text)
+    }
+
+    /// Of an event that doesn't fit. The newest has one in any case.
+    fn push_stub_of(&mut self, event: &WindowEvent, original: Option<Original>) {
+        let is_newest = self.newest_first.is_empty();
+        let is_large = event.line_len() > self.options.max_chars_per_event;
+        self.is_truncated = true;
+        match original.map(|original| self.stub(&event.head, event.first_index, &original)) {
+            Some(stub) if is_newest || (is_large && stub.line_len() <= self.room()) => {
+                self.push_event(stub);
+            }
+            _ => self.is_full = true,
         }
     }
 
@@ -170,12 +192,11 @@ impl<'options> WindowBuilder<'options> {
         self.newest_first.push(event);
     }
 
-    /// Stands for the newest event where that can't be there itself.
-    fn push_stub(&mut self, head: &Head, original: &Original) {
-        self.is_truncated = true;
-        let full = WindowEvent::new(original.stub(head, original.method.as_ref()));
-        let fits = full.line_len() <= self.room();
-        self.push_event(if fits { full } else { WindowEvent::new(original.stub(head, None)) });
+    /// Stands for an event that can't be there itself.
+    fn stub(&self, head: &Head, first_index: Number, original: &Original) -> WindowEvent {
+        let stub = |method| WindowEvent::new(original.stub(head, first_index, method));
+        let full = stub(original.method.as_ref());
+        if full.line_len() <= self.room() { full } else { stub(None) }
     }
 }
 
@@ -213,7 +234,7 @@ impl Original {
         Self { method, length: envelope.payload_len() }
     }
 
-    fn stub(&self, head: &Head, method: Option<&JsString>) -> Envelope {
+    fn stub(&self, head: &Head, first_index: Number, method: Option<&JsString>) -> Envelope {
         #[expect(clippy::cast_precision_loss, reason = "no text is that long")]
         let elided = Value::Number(self.length as f64);
         let mut payload = Object::new();
@@ -222,16 +243,18 @@ impl Original {
             payload.insert("method".into(), Value::String(method.clone()));
         }
         payload.insert("params".into(), Value::Object([("elided".into(), elided)].into()));
-        Envelope { head: head.clone(), payload: Value::Object(payload), part: Part::Whole }
+        let payload = Value::Object(payload);
+        Envelope { head: head.clone(), payload, part: Part::Whole, first_index, stored_bytes: 0 }
     }
 }
 
 impl WindowEvent {
     fn new(envelope: Envelope) -> Self {
+        let first_index = envelope.first_index;
         let (head, payload) = envelope.into_whole();
         let payload = payload.to_json();
         let line = text::line(head.created_at, &head.sender, &payload);
-        Self { head, payload, line }
+        Self { head, first_index, payload, line }
     }
 
     fn line_len(&self) -> usize {
@@ -255,10 +278,10 @@ impl WindowEvent {
 }
 
 impl Window {
-    /// The index of its first event, and of its last.
+    /// The indexes of the first and the last stored event of which something is in it.
     pub fn indexes(&self) -> Option<(Number, Number)> {
         let (first, last) = (self.events.first()?, self.events.last()?);
-        Some((first.head.event_index, last.head.event_index))
+        Some((first.first_index, last.head.event_index))
     }
 
     /// The text that the SDK makes of it, and whether that holds all of it.
@@ -459,9 +482,35 @@ mod tests {
         let many = format!(r#"{{"method":"m","params":[{}1]}}"#, "1,".repeat(9_000));
         let stub = r#"{"jsonrpc":"2.0","method":"m","params":{"elided":18027}}"#;
         assert_eq!(replayed(&[chunk("a"), many.clone()]), [chunk("a").as_str(), stub]);
-        assert_eq!(replayed(&[many, chunk("a")]), [chunk("a")]);
         let broken = replayed(&["1".to_owned(), "{\"a\":".to_owned()]);
         assert_eq!(broken, ["1", r#"{"jsonrpc":"2.0","params":{"elided":5}}"#]);
+    }
+
+    #[test]
+    fn a_stub_stands_for_an_older_event_that_is_too_large() {
+        let many = format!(r#"{{"method":"m","params":[{}1]}}"#, "1,".repeat(9_000));
+        let stub = r#"{"jsonrpc":"2.0","method":"m","params":{"elided":18027}}"#;
+        let given = [prompt(&["a"]), many, chunk("b")];
+        assert_eq!(replayed(&given), [given[0].as_str(), stub, given[2].as_str()]);
+    }
+
+    #[test]
+    fn an_older_event_of_a_usual_size_that_does_not_fit_ends_the_window() {
+        let given = [prompt(&["a"]), prompt(&["x".repeat(900).as_str()]), chunk("b")];
+        let options = ReplayOptions { max_chars: 1_000, ..ReplayOptions::default() };
+        assert_eq!(payloads(&read(&given, &options).0), given[2..]);
+    }
+
+    #[test]
+    fn the_first_index_is_that_of_the_first_event_of_which_something_is_there() {
+        let given: Vec<String> = (0..100).map(|_| chunk("0123456789")).collect();
+        let (window, _) = read(&given, &ReplayOptions::default());
+        assert_eq!(window.indexes(), Some((Number::Integer(1), Number::Integer(100))));
+        let options = ReplayOptions { max_chars: 600, ..ReplayOptions::default() };
+        let (window, _) = read(&given, &options);
+        let text = window.events[0].payload.split("elided ...] ").nth(1).unwrap();
+        let left = i64::try_from(text.find('"').unwrap().div_ceil(10)).unwrap();
+        assert_eq!(window.indexes(), Some((Number::Integer(101 - left), Number::Integer(100))));
     }
 
     #[test]
@@ -477,7 +526,7 @@ mod tests {
         let updates = tool("tool_call_update", r#""toolCallId":"t","status":"x""#);
         for idle in [chunk(""), "{".to_owned(), updates] {
             let mut given = vec![chunk("a")];
-            given.extend(std::iter::repeat_n(idle, 5_000));
+            given.extend(std::iter::repeat_n(idle, 2 * MAX_IDLE_ROWS));
             let (window, read) = read(&given, &ReplayOptions::default());
             assert!(read <= MAX_IDLE_ROWS + 2, "{read} rows");
             assert!(window.is_truncated);
