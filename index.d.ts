@@ -455,6 +455,7 @@ export declare class SQLiteSessionPersistDriver {
  * @param maxChars The SDK's `replayMaxChars`, in UTF-16 units. Default: 12,000.
  * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: `events` isn't an array of objects that
  * `JSON.stringify` can print.
+ * @throws {PersistError} `ERR_PERSIST_TOO_LARGE`: no string is that long.
  */
 export declare function buildReplayText(events: readonly Pick<SessionEvent, "createdAt" | "sender" | "payload">[], maxChars?: number): string | null
 

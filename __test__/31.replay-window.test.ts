@@ -395,6 +395,58 @@ test("Postgres: JSONB is counted as JSON.stringify prints it, wrapped texts as w
   assert.equal(less.events.length, 1);
 });
 
+test("Postgres: steps go on after an index that is no whole number", async (t) => {
+  const schema = freshSchema(t);
+  await sql(`CREATE SCHEMA ${schema}`);
+  await sql(`CREATE TABLE ${schema}.events (id TEXT PRIMARY KEY, event_index FLOAT8 NOT NULL,
+    session_id TEXT NOT NULL, created_at BIGINT NOT NULL, connection_id TEXT NOT NULL,
+    sender TEXT NOT NULL, payload_json JSON NOT NULL)`);
+  await sql(`INSERT INTO ${schema}.events SELECT 'e' || n, n + 0.5, 's', n, 'c', 'agent', to_json(n)
+    FROM generate_series(1, 400) AS n`);
+  for (const preparedStatements of [false, true]) {
+    const connection = { connectionString: databaseUrl(), schema, preparedStatements };
+    const driver = new PostgresSessionPersistDriver(connection);
+    t.after(() => driver.close());
+    const { events } = (await driver.replay("s", { maxEvents: 300, maxChars: Infinity }))!;
+    const expected = Array.from({ length: 300 }, (_, at) => at + 101);
+    assert.deepEqual(
+      events.map(({ payload }) => payload),
+      expected,
+    );
+  }
+});
+
+test("SQLite: an older row that can't be read is passed over, the newest is not", async (t) => {
+  const filename = file(t);
+  new SQLiteSessionPersistDriver({ filename }).close();
+  const other = new Database(filename);
+  const add = other.prepare("INSERT INTO events VALUES (?, ?, ?, 5, ?, 'agent', '1', NULL)");
+  const broken = Buffer.from([255]);
+  for (const [at, connection] of ["c", broken, "c"].entries())
+    add.run(`a${at}`, at, "s", connection);
+  add.run("b", 1, "t", broken);
+  other.close();
+  const driver = open(t, { filename });
+  const { events, truncated } = (await driver.replay("s"))!;
+  assert.deepEqual([events.map(({ id }) => id), truncated], [["a0", "a2"], true]);
+  assert.equal((await rejection(driver.replay("t"))).code, "ERR_PERSIST_CORRUPT");
+});
+
+test("many updates of one tool call with many fields are merged in no time that grows with both", async () => {
+  const driver = new SQLiteSessionPersistDriver();
+  const fields = Object.fromEntries(Array.from({ length: 20_000 }, (_, at) => [`k${at}`, at]));
+  const tool = { sessionUpdate: "tool_call_update", toolCallId: "t" };
+  const payloads = [
+    ...Array.from({ length: 3_000 }, () => update(tool)),
+    update({ ...tool, ...fields }),
+  ];
+  await insert(driver, eventsOf("s", payloads));
+  const { events, firstEventIndex } = (await driver.replay("s", { maxChars: Infinity }))!;
+  assert.deepEqual([events.length, firstEventIndex], [1, 1]);
+  assert.deepEqual(events[0]!.payload, payloads.at(-1));
+  driver.close();
+});
+
 test("an index that is no whole number is no hindrance", async (t) => {
   const filename = file(t);
   new SQLiteSessionPersistDriver({ filename }).close();

@@ -16,10 +16,10 @@ export function run(command, args, options = {}) {
 }
 
 /** Runs npm, the one that runs us where there is one. */
-export function npm(args) {
+export function npm(args, options = {}) {
   const cli = process.env.npm_execpath;
-  if (cli) run(process.execPath, [cli, ...args]);
-  else run(process.platform === "win32" ? "npm.cmd" : "npm", args);
+  if (cli) run(process.execPath, [cli, ...args], options);
+  else run(process.platform === "win32" ? "npm.cmd" : "npm", args, options);
 }
 
 export function install() {

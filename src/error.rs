@@ -79,7 +79,7 @@ pub enum StoreError {
     Full { database_code: DatabaseCode },
 
     /// A value is larger than can be stored and handed back.
-    #[error("{what} is larger than can be stored: {bytes} bytes, at most {max_bytes}")]
+    #[error("{what} is larger than can be handed back: {bytes} bytes, at most {max_bytes}")]
     TooLarge { what: &'static str, bytes: usize, max_bytes: usize },
 
     /// A stored row can't be read.

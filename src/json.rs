@@ -170,8 +170,8 @@ fn write_number_field(out: &mut String, name: &str, number: Number) {
 /// Splices the members of the object text `extra` in, after the members before it.
 fn write_extra(out: &mut String, extra: Option<&str>) {
     let members = extra
-        .and_then(|json| json.strip_prefix('{'))
-        .and_then(|json| json.strip_suffix('}'))
+        .and_then(|json| json.trim().strip_prefix('{')?.strip_suffix('}'))
+        .map(str::trim)
         .filter(|members| !members.is_empty());
     if let Some(members) = members {
         out.push(',');
@@ -254,8 +254,10 @@ mod tests {
     fn unknown_fields_are_spliced_in() {
         let row = EventRow { extra: Some(r#"{"later":[1]}"#), ..EVENT };
         assert!(written(|out| write_event(out, &row)).ends_with(r#"1e21},"later":[1]}"#));
-        let none = EventRow { extra: Some("{}"), ..EVENT };
-        assert!(written(|out| write_event(out, &none)).ends_with("1e21}}"));
+        for blank in ["{}", " { }\n"] {
+            let none = EventRow { extra: Some(blank), ..EVENT };
+            assert!(written(|out| write_event(out, &none)).ends_with("1e21}}"));
+        }
     }
 
     #[test]

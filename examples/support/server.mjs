@@ -50,11 +50,12 @@ async function untilHealthy(baseUrl, server) {
 
 /**
  * @param {string} dataHome where the server keeps its agents; a folder of the caller's own
+ * @param {number} [port] default: one that is free
  * @returns {Promise<{ baseUrl: string, stop: () => Promise<void> }>}
  */
-export async function startServer(dataHome) {
+export async function startServer(dataHome, port) {
   installMockAgent(dataHome);
-  const port = await freePort();
+  port ??= await freePort();
   const listen = ["--host", "127.0.0.1", "--port", String(port)];
   const server = spawn(serverBinary(), ["server", "--no-telemetry", "--no-token", ...listen], {
     env: { ...process.env, XDG_DATA_HOME: dataHome },

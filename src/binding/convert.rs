@@ -378,6 +378,16 @@ pub fn read_text(text: &Unknown<'_>) -> napi::Result<String> {
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
+/// A text that may be longer than a JavaScript string can be.
+pub fn replay_text<'env>(env: &'env Env, text: &str) -> Result<Unknown<'env>, CallError> {
+    let too_large = |_| StoreError::TooLarge {
+        what: "replay text",
+        bytes: text.len(),
+        max_bytes: MAX_JSON_BYTES,
+    };
+    Ok(js_string(env, text).map_err(too_large)?)
+}
+
 /// A JavaScript string. Plain ASCII, as most of our texts are, is copied, not decoded.
 #[expect(unsafe_code, reason = "napi's safe constructor can't take a borrowed Latin-1 text")]
 pub fn js_string<'env>(env: &'env Env, text: &str) -> napi::Result<Unknown<'env>> {

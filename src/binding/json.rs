@@ -78,7 +78,7 @@ impl Json {
         replay: Replay,
     ) -> Result<Unknown<'env>, CallError> {
         let mut result = Object::new(env)?;
-        result.set_named_property("text", convert::js_string(env, &replay.text)?)?;
+        result.set_named_property("text", convert::replay_text(env, &replay.text)?)?;
         result.set_named_property("events", self.parse_arrays(env, replay.arrays)?)?;
         for (name, index) in [
             ("firstEventIndex", replay.first_event_index),

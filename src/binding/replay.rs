@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use napi::bindgen_prelude::{JsObjectValue, Object, Unknown};
+use napi::bindgen_prelude::{Either, JsObjectValue, Null, Object, Unknown};
 use napi::{Env, JsValue, ValueType};
 use napi_derive::napi;
 
@@ -102,17 +102,19 @@ impl ViewedDriver {
 /// @param maxChars The SDK's `replayMaxChars`, in UTF-16 units. Default: 12,000.
 /// @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: `events` isn't an array of objects that
 /// `JSON.stringify` can print.
+/// @throws {PersistError} `ERR_PERSIST_TOO_LARGE`: no string is that long.
 #[cfg_attr(test, allow(dead_code, reason = "registered in addons, which tests are not"))]
 #[napi(
-    ts_args_type = "events: readonly Pick<SessionEvent, \"createdAt\" | \"sender\" | \"payload\">[], maxChars?: number"
+    ts_args_type = "events: readonly Pick<SessionEvent, \"createdAt\" | \"sender\" | \"payload\">[], maxChars?: number",
+    ts_return_type = "string | null"
 )]
-pub fn build_replay_text(
-    env: &Env,
+pub fn build_replay_text<'env>(
+    env: &'env Env,
     events: Unknown<'_>,
     max_chars: Unknown<'_>,
-) -> napi::Result<Option<String>> {
+) -> napi::Result<Either<Unknown<'env>, Null>> {
     let json = &Environment::of(env)?.json;
-    let build = || -> Result<Option<String>, CallError> {
+    let build = || -> Result<Either<Unknown<'env>, Null>, CallError> {
         let max_chars = match max_chars.get_type()? {
             ValueType::Undefined => DEFAULT_MAX_CHARS,
             ValueType::Number => limit(convert::read_number(&max_chars)?),
@@ -121,23 +123,26 @@ pub fn build_replay_text(
         if !events.is_array()? {
             return Err(CallError::expected("events", "an array"));
         }
-        let events = convert::elements(&events)?;
-        if events.is_empty() {
-            return Ok(None);
-        }
+        let events = convert::object(events, "events")?;
         let mut text = ReplayText::new(max_chars);
-        for (index, event) in events.into_iter().enumerate() {
-            if !text.push_line(&line(env, json, event, index)?) {
+        let mut index = 0;
+        // A getter or a toJSON may change the array, as it may while JavaScript goes through it.
+        while index < events.get_array_length()? {
+            if !text.push_line(&line(env, json, events.get_element(index)?, index)?) {
                 break;
             }
+            index += 1;
         }
-        Ok(Some(text.finish()))
+        if index == 0 && events.get_array_length()? == 0 {
+            return Ok(Either::B(Null));
+        }
+        convert::replay_text(env, &text.finish()).map(Either::A)
     };
     build().map_err(|error| error.into_thrown(env))
 }
 
 /// The engine's own text of an event.
-fn line(env: &Env, json: &Json, event: Unknown<'_>, index: usize) -> Result<String, CallError> {
+fn line(env: &Env, json: &Json, event: Unknown<'_>, index: u32) -> Result<String, CallError> {
     let name = || format!("events[{index}]");
     let event = convert::object(event, &name())?;
     let mut printed = Object::new(env)?;

@@ -14,7 +14,7 @@ use crate::layout::{EXTRA_COLUMN, Layout, OptionalColumns, Table};
 use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
-use crate::page::{PageBuilder, SESSIONS_LIST, sql_count};
+use crate::page::{PageBuilder, SESSIONS_LIST};
 use crate::replay::{ReplayOptions, Window, WindowBuilder};
 use crate::store::Row;
 
@@ -100,10 +100,29 @@ const NEWEST_EVENT_FIRST: Order =
     Order { column: "stored.event_index", comes_after: "<", direction: "DESC" };
 
 /// A replay reads few rows at first, as they may be large, …
-const FIRST_REPLAY_STEP_ROWS: u64 = 32;
-/// … and then ever more, as each step costs a round trip.
-const REPLAY_STEP_GROWTH: u64 = 4;
-const MAX_REPLAY_STEP_ROWS: u64 = 1_000;
+const FIRST_REPLAY_STEP_ROWS: usize = 32;
+/// … and then ever more, as each step costs a round trip, …
+const REPLAY_STEP_GROWTH: usize = 4;
+const MAX_REPLAY_STEP_ROWS: usize = 1_000;
+/// … but about so many bytes, as far as the rows before tell.
+const REPLAY_STEP_BYTES: usize = 8 * 1024 * 1024;
+
+/// Where rows are read from.
+struct RowStart {
+    /// How many rows come before, counted only where there is no `after`.
+    offset: usize,
+    /// The row before, by the order's column and its id.
+    after: Option<(Number, String)>,
+}
+
+impl From<cursor::Start> for RowStart {
+    fn from(start: cursor::Start) -> Self {
+        Self {
+            offset: usize::try_from(start.offset).unwrap_or(usize::MAX),
+            after: start.after.map(|Position { order, id }| (Number::Integer(order), id)),
+        }
+    }
+}
 
 /// A value of a row.
 enum Value<'row> {
@@ -224,7 +243,7 @@ impl Statements {
         let start = cursor::parse(request.cursor.as_deref(), SESSIONS_LIST);
         let mut page = PageBuilder::new(SESSIONS_LIST, request.limit, start.offset);
         let message = self.message().sql(&self.select_sessions).sql(" WHERE true");
-        let message = from_start(message, OLDEST_SESSION_FIRST, &start, page.rows_wanted());
+        let message = from_start(message, OLDEST_SESSION_FIRST, &start.into(), page.rows_wanted());
         for row in connection.fetch(message).await? {
             with_session(&row, |session| page.add_session(session)).map_err(Failure::of_call)?;
         }
@@ -242,7 +261,7 @@ impl Statements {
         let mut page = PageBuilder::new(session_id, request.limit, start.offset);
         let message = self.message().sql(&self.select_events);
         let message = message.sql(" WHERE session_id = ").text(session_id);
-        let message = from_start(message, OLDEST_EVENT_FIRST, &start, page.rows_wanted());
+        let message = from_start(message, OLDEST_EVENT_FIRST, &start.into(), page.rows_wanted());
         for row in connection.fetch(message).await? {
             with_event(&row, |event| page.add_event(event)).map_err(Failure::of_call)?;
         }
@@ -258,30 +277,34 @@ impl Statements {
         options: &ReplayOptions,
     ) -> Result<Option<Window>, Failure> {
         let mut window = WindowBuilder::new(options);
-        let mut start = cursor::Start { offset: 0, after: None };
+        let mut start = RowStart { offset: 0, after: None };
         let mut step = FIRST_REPLAY_STEP_ROWS;
         loop {
             let message = self.message().sql(&self.select_events);
             let message = message.sql(" WHERE session_id = ").text(session_id);
             let rows =
                 connection.fetch(from_start(message, NEWEST_EVENT_FIRST, &start, step)).await?;
-            let mut last = None;
+            let mut bytes = 0;
             for row in &rows {
-                let (wants_more, position) = with_event_leniently(row, |event| {
-                    (window.push(event), Position::of(event.event_index, event.id))
-                })
-                .map_err(Failure::of_call)?;
-                if !wants_more {
+                let pushed = with_event_leniently(row, |event| {
+                    bytes += event.payload.len();
+                    start.after = Some((event.event_index, event.id.to_owned()));
+                    window.push(event)
+                });
+                let wants_more = pushed.or_else(|unreadable| {
+                    start.after = None;
+                    window.skip().ok_or(unreadable)
+                });
+                if !wants_more.map_err(Failure::of_call)? {
                     return Ok(window.finish());
                 }
-                last = position;
             }
-            let count = u64::try_from(rows.len()).expect("no machine has more memory");
-            if count < step {
+            if rows.len() < step {
                 return Ok(window.finish());
             }
-            start = cursor::Start { offset: start.offset + count, after: last };
-            step = (step * REPLAY_STEP_GROWTH).min(MAX_REPLAY_STEP_ROWS);
+            start.offset += rows.len();
+            let room = REPLAY_STEP_BYTES / (bytes / rows.len()).max(1);
+            step = (step * REPLAY_STEP_GROWTH).min(MAX_REPLAY_STEP_ROWS).min(room.max(1));
         }
     }
 
@@ -432,19 +455,31 @@ fn json_value(json: Option<&JsonText>) -> Value<'_> {
 }
 
 /// The rows from where a page starts, in order. A bare name would mean the text that is selected.
-fn from_start(message: Message, order: Order, start: &cursor::Start, rows: u64) -> Message {
+fn from_start(
+    message: Message,
+    order: Order,
+    start: &RowStart,
+    rows: impl TryInto<i64>,
+) -> Message {
     let Order { column, comes_after, direction } = order;
     let message = match &start.after {
-        Some(Position { order: number, id }) => {
+        Some((number, id)) => {
             let message = message.sql(&format!(" AND ({column}, stored.id) {comes_after} ("));
-            message.number(*number).sql(", ").text(id).sql(")")
+            let message = match number {
+                Number::Integer(integer) => message.number(*integer),
+                // As PostgreSQL prints and reads it.
+                Number::Real(real) => message.sql(&format!("{real:?}")),
+            };
+            message.sql(", ").text(id).sql(")")
         }
         None => message,
     };
     let order = format!(" ORDER BY {column} {direction}, stored.id {direction} LIMIT ");
-    let message = message.sql(&order).number(sql_count(rows));
+    let message = message.sql(&order).number(rows.try_into().unwrap_or(i64::MAX));
     match start.after {
-        None if start.offset > 0 => message.sql(" OFFSET ").number(sql_count(start.offset)),
+        None if start.offset > 0 => {
+            message.sql(" OFFSET ").number(start.offset.try_into().unwrap_or(i64::MAX))
+        }
         _ => message,
     }
 }

@@ -1,5 +1,7 @@
 //! What a stored event is to the replay window.
 
+use std::collections::HashSet;
+
 use crate::model::{EventRow, Number};
 
 use super::js_string::JsString;
@@ -55,17 +57,29 @@ pub struct TextRun {
 }
 
 /// What is said of a tool call.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct ToolState {
-    pub id: JsString,
-    /// Whether it is the call itself; else an update.
-    pub is_call: bool,
-    pub fields: Object,
+    id: JsString,
+    /// Whether it begins with the call itself; else with an update.
+    is_call: bool,
+    /// Of each event, without the values that a later one has replaced.
+    newest_first: Vec<Object>,
+    names: HashSet<JsString>,
+}
+
+/// The columns' names in JavaScript.
+const KNOWN_FIELDS: [&str; 7] =
+    ["id", "eventIndex", "sessionId", "createdAt", "connectionId", "sender", "payload"];
+
+/// What may be spliced into an event's text: members of an object, none of which it has already.
+fn unknown_fields(extra: &str) -> Option<String> {
+    let Some(Value::Object(mut fields)) = Value::parse(extra) else { return None };
+    fields.retain(|name, _| !KNOWN_FIELDS.iter().any(|known| name.is(known)));
+    (!fields.is_empty()).then(|| value::object_to_json(&fields))
 }
 
 impl Head {
     pub fn of(row: &EventRow<'_>) -> Self {
-        let is_object = |extra: &&str| matches!(Value::parse(extra), Some(Value::Object(_)));
         Self {
             id: row.id.to_owned(),
             event_index: row.event_index,
@@ -73,8 +87,7 @@ impl Head {
             created_at: row.created_at,
             connection_id: row.connection_id.to_owned(),
             sender: row.sender.to_owned(),
-            // Spliced into the event's text later on: nothing else may be in it.
-            extra: row.extra.filter(is_object).map(str::to_owned),
+            extra: row.extra.and_then(unknown_fields),
         }
     }
 
@@ -133,7 +146,8 @@ impl Envelope {
             (Part::Tool(state), Part::Tool(before))
                 if is_alike && state.id == before.id && !state.is_call =>
             {
-                state.add_before(before);
+                state.is_call = before.is_call;
+                before.newest_first.into_iter().for_each(|fields| state.add_before(fields));
             }
             (_, part) => return Some(Self { part, ..older }),
         }
@@ -150,7 +164,8 @@ impl Envelope {
             Part::Text(run) => rest + run.json_len,
             // A null is in its place.
             Part::Tool(state) => {
-                rest + text::utf16_len(&value::object_to_json(&state.fields)) - "null".len()
+                let fields = value::object_to_json(&state.merged());
+                rest + text::utf16_len(&fields) - "null".len()
             }
         }
     }
@@ -158,7 +173,10 @@ impl Envelope {
     /// Elides every longer string but the text of chunks. Returns whether there was one.
     pub fn elide_strings(&mut self, max_len: usize) -> bool {
         let in_part = match &mut self.part {
-            Part::Tool(state) => value::elide_each(state.fields.values_mut(), max_len),
+            Part::Tool(state) => {
+                let fields = state.newest_first.iter_mut().flat_map(Object::values_mut);
+                value::elide_each(fields, max_len)
+            }
             Part::Whole | Part::Text(_) => false,
         };
         self.payload.elide_strings(max_len) || in_part
@@ -170,7 +188,7 @@ impl Envelope {
         match part {
             Part::Whole => {}
             Part::Text(run) => *text_place(&mut payload) = Value::String(run.text()),
-            Part::Tool(state) => *update_place(&mut payload) = Value::Object(state.fields),
+            Part::Tool(state) => *update_place(&mut payload) = Value::Object(state.merged()),
         }
         (head, payload)
     }
@@ -220,14 +238,25 @@ impl TextRun {
 }
 
 impl ToolState {
-    /// Later fields win.
-    fn add_before(&mut self, before: Self) {
-        let later = std::mem::replace(&mut self.fields, before.fields);
-        self.fields.extend(later);
-        self.is_call = before.is_call;
-        if self.is_call {
-            self.fields.insert("sessionUpdate".into(), Value::string("tool_call"));
+    fn add_before(&mut self, mut fields: Object) {
+        for (name, value) in &mut fields {
+            if !self.names.insert(name.clone()) {
+                *value = Value::Null;
+            }
         }
+        self.newest_first.push(fields);
+    }
+
+    /// Of each field the last value, in the place of the first.
+    fn merged(&self) -> Object {
+        let mut merged = Object::new();
+        for fields in self.newest_first.iter().rev() {
+            merged.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        if self.is_call {
+            merged.insert("sessionUpdate".into(), Value::string("tool_call"));
+        }
+        value::in_order(merged)
     }
 }
 
@@ -260,7 +289,11 @@ fn take_part(payload: &mut Value, index: Number) -> Option<Part> {
     }
     let id = update.get("toolCallId")?.as_string()?.clone();
     match std::mem::take(update) {
-        Value::Object(fields) => Some(Part::Tool(ToolState { id, is_call, fields })),
+        Value::Object(fields) => {
+            let mut state = ToolState { id, is_call, ..ToolState::default() };
+            state.add_before(fields);
+            Some(Part::Tool(state))
+        }
         _ => None,
     }
 }

@@ -307,7 +307,7 @@ impl Parser<'_> {
 }
 
 /// Keys that are indexes of arrays come first, by their number.
-fn in_order(mut members: Object) -> Object {
+pub fn in_order(mut members: Object) -> Object {
     if members.keys().any(|key| key.array_index().is_some()) {
         members.sort_by_key(|key, _| key.array_index().map_or(u64::MAX, u64::from));
     }

@@ -78,6 +78,10 @@ impl<'options> WindowBuilder<'options> {
             Some(envelope) => self.add(envelope),
             None => self.pass_over(row),
         }
+        self.wants_more()
+    }
+
+    fn wants_more(&mut self) -> bool {
         if self.idle_rows > MAX_IDLE_ROWS {
             self.end();
         }
@@ -114,9 +118,17 @@ impl<'options> WindowBuilder<'options> {
             }
             self.group = Some(Group::new(next, self.options));
         }
-        if self.group.as_ref().is_some_and(|group| group.is_text_longer_than(self.room())) {
-            self.end();
+        if self.group.as_ref().is_some_and(|group| self.must_cut(group)) {
+            self.seal();
         }
+    }
+
+    /// Passes over a row that can't be read, unless it is the first. Returns as [`Self::push`].
+    pub fn skip(&mut self) -> Option<bool> {
+        self.seal();
+        self.idle_rows += 1;
+        self.is_truncated = true;
+        (!self.newest_first.is_empty()).then(|| self.wants_more())
     }
 
     /// What can't be parsed is left out, but not if it is the newest.
@@ -137,6 +149,15 @@ impl<'options> WindowBuilder<'options> {
         self.is_truncated = true;
     }
 
+    /// Whether the text must not be longer than it may; else the SDK's cut comes into play.
+    fn must_fit(&self) -> bool {
+        self.options.keep == Keep::Newest
+    }
+
+    fn must_cut(&self, group: &Group) -> bool {
+        self.must_fit() && group.is_text_longer_than(self.room())
+    }
+
     /// How long the next line may be.
     fn room(&self) -> usize {
         self.options.max_chars.saturating_sub(self.used).saturating_sub(1)
@@ -145,37 +166,39 @@ impl<'options> WindowBuilder<'options> {
     fn seal(&mut self) {
         let Some(Group { mut envelope, frame_len }) = self.group.take() else { return };
         let room = self.room();
-        let must_fit = self.options.keep == Keep::Newest;
-        let original = (must_fit && self.may_be_stub(&envelope)).then(|| Original::of(&envelope));
+        let original = self.may_be_stub(&envelope).then(|| Original::of(&envelope));
         if let Part::Text(run) = &mut envelope.part
+            && self.must_fit()
             && frame_len.saturating_add(run.json_len) > room
             && let Some(first_index) = run.cut_front(room.saturating_sub(frame_len))
         {
             envelope.first_index = first_index;
             self.is_truncated = true;
+            self.is_full = true;
         }
         let is_elided = envelope.elide_strings(self.options.max_chars_per_event);
         let event = WindowEvent::new(envelope);
-        if !must_fit || event.line_len() <= room {
+        if !self.must_fit() || event.line_len() <= room {
             self.is_truncated |= is_elided;
             self.push_event(event);
         } else {
-            self.push_stub_of(&event, original);
+            // What doesn't fit of a text, once it is cut, is what is around it.
+            let size = if frame_len > 0 { frame_len } else { event.line_len() };
+            self.push_stub_of(&event, size, original);
         }
     }
 
     /// Whether a stub may stand for it: for the newest, and for what is larger than an event should be.
     /// What is of a usual size is left to end the window.
     fn may_be_stub(&self, envelope: &Envelope) -> bool {
-        let is_text = matches!(envelope.part, Part::Text(_));
         let is_large = envelope.stored_bytes > self.options.max_chars_per_event;
-        self.newest_first.is_empty() || (is_large && !is_text)
+        self.must_fit() && (self.newest_first.is_empty() || is_large)
     }
 
     /// Of an event that doesn't fit. The newest has one in any case.
-    fn push_stub_of(&mut self, event: &WindowEvent, original: Option<Original>) {
+    fn push_stub_of(&mut self, event: &WindowEvent, size: usize, original: Option<Original>) {
         let is_newest = self.newest_first.is_empty();
-        let is_large = event.line_len() > self.options.max_chars_per_event;
+        let is_large = size > self.options.max_chars_per_event;
         self.is_truncated = true;
         match original.map(|original| self.stub(&event.head, event.first_index, &original)) {
             Some(stub) if is_newest || (is_large && stub.line_len() <= self.room()) => {
@@ -186,7 +209,7 @@ impl<'options> WindowBuilder<'options> {
     }
 
     fn push_event(&mut self, event: WindowEvent) {
-        if self.options.keep == Keep::Newest {
+        if self.must_fit() {
             self.used = self.used.saturating_add(event.line_len() + 1);
         }
         self.newest_first.push(event);
@@ -531,6 +554,50 @@ mod tests {
             assert!(read <= MAX_IDLE_ROWS + 2, "{read} rows");
             assert!(window.is_truncated);
         }
+    }
+
+    #[test]
+    fn the_window_goes_on_after_chunks_whose_other_fields_do_not_fit() {
+        let meta = format!(r#""_meta":[{}1],"content""#, "1,".repeat(7_000));
+        let large = |text: &str| chunk(text).replace("\"content\"", &meta);
+        let shown = replayed(&[prompt(&["a"]), large("b"), large("c")]);
+        assert_eq!(shown.len(), 3, "{shown:?}");
+        assert_eq!(shown[0], prompt(&["a"]));
+    }
+
+    #[test]
+    fn merged_fields_are_in_javascripts_order() {
+        let given = [
+            tool("tool_call", r#""toolCallId":"t","b":1"#),
+            tool("tool_call_update", r#""toolCallId":"t","5":1,"0":2,"b":3"#),
+        ];
+        let merged = r#"{"0":2,"5":1,"sessionUpdate":"tool_call","toolCallId":"t","b":3}"#;
+        assert!(replayed(&given)[0].contains(merged), "{:?}", replayed(&given));
+    }
+
+    #[test]
+    fn extra_fields_never_stand_for_known_ones() {
+        let options = ReplayOptions::default();
+        for (extra, kept) in [
+            (r#"{"payload":1,"later":2,"eventIndex":3}"#, Some(r#"{"later":2}"#)),
+            (" { } ", None),
+            ("[1]", None),
+            ("{", None),
+        ] {
+            let mut builder = WindowBuilder::new(&options);
+            builder.push(&EventRow { extra: Some(extra), ..row(1, "e", "1") });
+            let window = builder.finish().unwrap();
+            assert_eq!(window.events[0].head.extra.as_deref(), kept);
+        }
+    }
+
+    #[test]
+    fn oldest_takes_long_texts_whole() {
+        let given = [prompt(&["a"]), chunk(&"z".repeat(14_000)), chunk("b"), "1".to_owned()];
+        let options = ReplayOptions { keep: Keep::Oldest, ..ReplayOptions::default() };
+        let (window, _) = read(&given, &options);
+        let joined = chunk(&format!("{}b", "z".repeat(14_000)));
+        assert_eq!(payloads(&window), [prompt(&["a"]), joined, "1".to_owned()]);
     }
 
     #[test]

@@ -161,7 +161,9 @@ impl ReadStatements {
     ) -> Result<Option<Window>, StoreError> {
         let mut window = WindowBuilder::new(options);
         each_row_while(connection, &self.events_newest_first, [session_id], |row| {
-            Ok(window.push(&event_row_leniently(row)?))
+            event_row_leniently(row)
+                .map(|event| window.push(&event))
+                .or_else(|unreadable| window.skip().ok_or(unreadable))
         })?;
         Ok(window.finish())
     }

@@ -1,0 +1,186 @@
+/** The packed packages in an application: installed, imported, bundled, without a compiler. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { startServer } from "../../examples/support/server.mjs";
+import {
+  COMPILERS,
+  continuation,
+  environment,
+  folder,
+  installed,
+  packages,
+  project,
+  run,
+  snippets,
+  write,
+} from "./support.ts";
+
+/** Where the README's snippets look for the SDK's server. */
+const PORT = 2468;
+const NAME = "sandbox-agent-persist";
+const SDK = "sandbox-agent@0.4.2";
+const [sqlite, postgres, view] = snippets();
+
+let server: { stop(): Promise<void> };
+let app: string;
+before(async () => {
+  server = await startServer(folder(), PORT);
+  app = await project([SDK, "typescript@7.0.2", "@types/node@20"]);
+});
+after(() => server?.stop());
+
+const runs = async (file: string, cwd = app) => {
+  const env = { ...environment, DATABASE_URL: process.env.TEST_DATABASE_URL };
+  const printed = await run(process.execPath, [file], { cwd, env });
+  assert.equal(printed.trim().split("\n").at(-1), "ok");
+};
+
+test("there is no compiler in sight", async () => {
+  for (const program of COMPILERS) {
+    await assert.rejects(run(program, ["--version"]), { code: "ENOENT" }, program);
+  }
+});
+
+test("as an ES module", async () => {
+  write(app, { "esm.mjs": sqlite + continuation("esm") });
+  await runs("esm.mjs");
+});
+
+test("through a view", async () => {
+  const code = `import { SandboxAgent } from "sandbox-agent";
+    import { SQLiteSessionPersistDriver } from "${NAME}";
+    const persist = new SQLiteSessionPersistDriver({ filename: "./view.db" });
+    ${view}${continuation("view")}`;
+  write(app, { "view.mjs": code });
+  await runs("view.mjs");
+});
+
+test("as CommonJS", async () => {
+  const body = sqlite.replaceAll(/^import .*$/gm, "") + continuation("cjs");
+  const code = `const { SQLiteSessionPersistDriver } = require("${NAME}");
+    (async () => {
+      const { SandboxAgent } = await import("sandbox-agent");
+      ${body}
+    })();`;
+  write(app, { "commonjs.cjs": code });
+  await runs("commonjs.cjs");
+});
+
+test("in TypeScript under strict", async () => {
+  const compilerOptions = {
+    ...{ strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true },
+    ...{ module: "nodenext", target: "es2022", types: ["node"], skipLibCheck: true },
+    ...{ outDir: "compiled" },
+  };
+  write(app, {
+    "tsconfig.json": JSON.stringify({ compilerOptions, files: ["sqlite.mts", "postgres.mts"] }),
+    "sqlite.mts": sqlite + continuation("typescript"),
+    "postgres.mts":
+      postgres.replace("process.env.DATABASE_URL", "process.env.DATABASE_URL!") +
+      continuation("typescript-postgres"),
+  });
+  await run(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "."], { cwd: app });
+  await runs("compiled/sqlite.mjs");
+  await runs("compiled/postgres.mjs");
+});
+
+for (const [alias, code] of [
+  ["@sandbox-agent/persist-sqlite", sqlite],
+  ["@sandbox-agent/persist-postgres", postgres],
+] as const) {
+  test(`under the name ${alias}, with the application's code as it was`, async () => {
+    const path = await project([SDK], alias);
+    assert.ok(code.includes(`from "${NAME}"`));
+    const unchanged = code.replace(`from "${NAME}"`, `from "${alias}"`);
+    write(path, { "app.mjs": unchanged + continuation(alias) });
+    await runs("app.mjs", path);
+  });
+}
+
+test("in a worker thread", async () => {
+  write(app, {
+    "worker.mjs": `import { Worker, isMainThread } from "node:worker_threads";
+      import { SQLiteSessionPersistDriver } from "${NAME}";
+      if (isMainThread) {
+        new Worker(new URL(import.meta.url)).on("exit", (code) => console.log(code === 0 ? "ok" : code));
+      } else {
+        const persist = new SQLiteSessionPersistDriver({ filename: "worker.db" });
+        if ((await persist.listSessions()).items.length !== 0) throw new Error("not empty");
+        persist.close();
+      }`,
+  });
+  await runs("worker.mjs");
+});
+
+test("bundled by esbuild", async () => {
+  write(app, { "esbuild.mjs": sqlite + continuation("esbuild") });
+  const esbuild = join(installed, "esbuild/bin/esbuild");
+  const options = ["--bundle", "--platform=node", "--format=esm", "--packages=bundle"];
+  const outside = [`--external:${NAME}`, "--external:@*/*", "--external:@fly/sprites"];
+  await run(
+    process.execPath,
+    [esbuild, "esbuild.mjs", ...options, ...outside, "--outfile=bundled.mjs"],
+    { cwd: app },
+  );
+  await runs("bundled.mjs");
+});
+
+test("built by Vite for a server", async () => {
+  write(app, { "src/vite.mjs": sqlite + continuation("vite") });
+  const vite = join(installed, "vite/bin/vite.js");
+  await run(process.execPath, [vite, "build", "--ssr", "src/vite.mjs", "--outDir", "vite"], {
+    cwd: app,
+  });
+  await runs("vite/vite.js");
+});
+
+test("in a server built by Next, marked as external", async (t) => {
+  const path = await project([SDK, "next@16.4.6", "react@19.3.1", "react-dom@19.3.1"]);
+  write(path, {
+    "next.config.mjs": `export default {
+      serverExternalPackages: ["${NAME}", "sandbox-agent"], turbopack: { root: import.meta.dirname } };`,
+    "app/layout.jsx": `export default ({ children }) => <html><body>{children}</body></html>;`,
+    "app/api/route.js": `import { SandboxAgent } from "sandbox-agent";
+      import { SQLiteSessionPersistDriver } from "${NAME}";
+      export const dynamic = "force-dynamic";
+      export async function GET() {
+        ${sqlite.replaceAll(/^import .*$/gm, "")}${continuation("next").replace(/console\.log\((.*)\);/, "return new Response($1);")}
+      }`,
+  });
+  const next = join(path, "node_modules/next/dist/bin/next");
+  const env = { ...environment, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" as const };
+  await run(process.execPath, [next, "build"], { cwd: path, env });
+  const started = spawn(process.execPath, [next, "start", "--port", "0"], { cwd: path, env });
+  t.after(() => started.kill());
+  const url = await new Promise<string>((resolve, reject) => {
+    let printed = "";
+    for (const stream of [started.stdout, started.stderr]) {
+      stream.on("data", (data) => {
+        printed += data;
+        const found = /http:\/\/localhost:(\d+)/.exec(printed);
+        if (found && printed.includes("Ready")) resolve(`http://127.0.0.1:${found[1]}`);
+      });
+    }
+    started.once("exit", () => reject(new Error(printed)));
+  });
+  const response = await fetch(`${url}/api`);
+  assert.deepEqual([response.status, await response.text()], [200, "ok"]);
+});
+
+test("without its platform's package the loader says what to do", async () => {
+  const path = folder();
+  write(path, { "package.json": JSON.stringify({ private: true }) });
+  const tar = await run("/bin/sh", ["-c", `command -v tar || echo /bin/tar`], { env: process.env });
+  await run(tar.trim(), ["-xzf", packages.main], { cwd: path, env: process.env });
+  const code = `try { require("./package") } catch (error) { console.log(error.code + " " + error.message) }`;
+  const printed = await run(process.execPath, ["-e", code], { cwd: path });
+  assert.match(
+    printed,
+    /^ERR_PERSIST_NOT_LOADED sandbox-agent-persist could not load its addon on /,
+  );
+  assert.ok(printed.includes(`${process.platform} ${process.arch}`));
+  assert.match(printed, /Cannot find module 'sandbox-agent-persist-/);
+  assert.match(printed, /optional dependency/);
+});

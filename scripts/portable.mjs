@@ -1,0 +1,67 @@
+/**
+ * The release addon as it is published: on Linux built with zig's C compiler and linker, so that it asks
+ * for no glibc newer than 2.17. `node scripts/portable.mjs [target]` puts it into npm/.
+ */
+import { copyFileSync, existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { root, run } from "./setup.mjs";
+
+const BINARY = "sandbox-agent-persist";
+const OLDEST_GLIBC = "2.17";
+/** Names of cargo and of the packages, and what cargo calls the library. */
+const TARGETS = {
+  "x86_64-unknown-linux-gnu": { package: "linux-x64-gnu", library: "lib*.so", glibc: true },
+  "aarch64-unknown-linux-gnu": { package: "linux-arm64-gnu", library: "lib*.so", glibc: true },
+  "x86_64-unknown-linux-musl": { package: "linux-x64-musl", library: "lib*.so" },
+  "aarch64-unknown-linux-musl": { package: "linux-arm64-musl", library: "lib*.so" },
+  "x86_64-apple-darwin": { package: "darwin-x64", library: "lib*.dylib" },
+  "aarch64-apple-darwin": { package: "darwin-arm64", library: "lib*.dylib" },
+  "x86_64-pc-windows-msvc": { package: "win32-x64-msvc", library: "*.dll" },
+};
+const ARCHITECTURES = { x64: "x86_64", arm64: "aarch64" };
+const SYSTEMS = { linux: "unknown-linux-gnu", darwin: "apple-darwin", win32: "pc-windows-msvc" };
+
+export const hostTarget = () => `${ARCHITECTURES[process.arch]}-${SYSTEMS[process.platform]}`;
+/** The folder of a target's package. */
+export const packageFolder = (target) => join(root, "npm", TARGETS[target].package);
+/** The name of a target's addon. */
+export const addonName = (target) => `${BINARY}.${TARGETS[target].package}.node`;
+
+/** An environment of Python with zig and cargo-zigbuild, of the versions that are written down. */
+function zigEnvironment() {
+  const folder = join(root, "target", "zig");
+  const bin = join(folder, process.platform === "win32" ? "Scripts" : "bin");
+  if (!existsSync(join(bin, "cargo-zigbuild"))) {
+    run("python3", ["-m", "venv", folder]);
+    const requirements = fileURLToPath(new URL("requirements.txt", import.meta.url));
+    run(join(bin, "pip"), [
+      "install",
+      "--quiet",
+      "--disable-pip-version-check",
+      "-r",
+      requirements,
+    ]);
+  }
+  return { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` };
+}
+
+/** Builds the addon of a target and puts it into its package. */
+export function buildPortable(target) {
+  const { library, glibc } = TARGETS[target];
+  const isLinux = target.includes("linux");
+  const env = isLinux ? zigEnvironment() : { ...process.env };
+  // A library to load must leave libc to who loads it.
+  if (target.endsWith("musl")) env.RUSTFLAGS = "-C target-feature=-crt-static";
+  const command = isLinux ? "zigbuild" : "build";
+  const triple = glibc ? `${target}.${OLDEST_GLIBC}` : target;
+  run("cargo", [command, "--release", "--locked", "--quiet", "--target", triple], { env });
+  const name = library.replace("*", BINARY.replaceAll("-", "_"));
+  const addon = join(packageFolder(target), addonName(target));
+  copyFileSync(join(root, "target", target, "release", name), addon);
+  return addon;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  console.log(buildPortable(process.argv[2] ?? hostTarget()));
+}
