@@ -2,11 +2,10 @@
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { addLegal } from "./legal.mjs";
 import { addonName, packageFolder } from "./portable.mjs";
 import { npm, root } from "./setup.mjs";
 
-/** Goes with the addon, as it holds what these are of. */
-const LEGAL = ["LICENSE", "THIRD_PARTY_LICENSES.md"];
 const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
 
 /** What `napi prepublish` adds: the packages of all platforms. */
@@ -33,7 +32,7 @@ export function packAll(target, destination) {
   manifest.optionalDependencies = platformDependencies(manifest.version);
   writeFileSync(join(main, "package.json"), JSON.stringify(manifest, null, 2));
   cpSync(packageFolder(target), platform, { recursive: true });
-  for (const name of LEGAL) cpSync(join(root, name), join(platform, name));
+  addLegal(platform);
   pack(main, destination);
   pack(platform, destination);
   const name = (folder) => {
