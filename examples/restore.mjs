@@ -27,7 +27,10 @@ const milliseconds = (number) => `${number.toFixed(number < 10 ? 2 : 0)} ms`;
 async function start({ Driver }, options) {
   const server = await startServer(`${folder}/home`);
   const persist = new Driver(options);
-  const sdk = await SandboxAgent.connect({ baseUrl: server.baseUrl, persist });
+  const sdk = await SandboxAgent.connect({
+    baseUrl: server.baseUrl,
+    persist: persist.replayView(),
+  });
   return { server, persist, sdk };
 }
 
@@ -95,23 +98,17 @@ async function resume(running) {
   const [report] = await ask(resumed, "What do you remember?", "{");
   const { replayed } = JSON.parse(report);
   const lines = replayed.split("\n").filter((line) => line.startsWith("{"));
-  fact(
-    "replayed to the agent",
-    `${count(lines.length)} envelopes, ${count(replayed.length)} characters`,
-  );
-  fact("", "(of the last 50, the oldest that fit into the SDK's replayMaxChars)");
   const texts = lines.map((line) => JSON.parse(line).payload.params?.update?.content?.text ?? "");
-  fact(
-    "the first and the last",
-    `chunk ${parseInt(texts[0], 10)} … chunk ${parseInt(texts.at(-1), 10)}`,
-  );
+  const chunks = texts.join("").match(/\d+(?= the agent reads)/g) ?? [];
+  fact("replayed to the agent", `${count(replayed.length)} characters, the newest that there are:`);
+  fact("", `chunks ${chunks[0]} to ${chunks.at(-1)} of ${CHUNKS}, joined`);
   const indexes = (await history(running.persist)).map(({ eventIndex }) => eventIndex);
   const hasNoGap = indexes.every((index, at) => index === at + 1);
   fact(
     "after one more turn",
     `${count(indexes.length)} events, numbered ${hasNoGap ? "without a gap" : "WITH GAPS"}`,
   );
-  return hasNoGap && lines.length > 0 && events.length > 0;
+  return hasNoGap && chunks.at(-1) === String(CHUNKS) && events.length > 0;
 }
 
 const phases = { stream, resume };
