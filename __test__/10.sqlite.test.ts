@@ -296,17 +296,6 @@ test("a page larger than a string can be arrives", async (t) => {
   );
 });
 
-test("more than maxQueuedBytes rejects, and writes go on when there is room", async (t) => {
-  const driver = open(t, { filename: file(t), maxQueuedBytes: 100_000 });
-  const payload = "x".repeat(60_000);
-  const first = driver.insertEvent("s", event("s", 1, { payload: "x".repeat(500_000) }));
-  const refused = rejection(driver.insertEvent("s", event("s", 2, { payload })));
-  await first;
-  assert.equal((await refused).code, "ERR_PERSIST_OVERLOADED");
-  await driver.insertEvent("s", event("s", 3, { payload }));
-  assert.equal((await allEvents(driver, "s")).length, 2);
-});
-
 test("a row that holds no JSON is named, not quoted", async (t) => {
   const filename = file(t);
   const driver = open(t, { filename });

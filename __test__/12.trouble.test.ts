@@ -112,6 +112,20 @@ test("a file that stays busy rejects, and writes go on afterwards", async (t) =>
   );
 });
 
+test("more than maxQueuedBytes rejects, and writes go on when there is room", async (t) => {
+  const filename = file(t);
+  const driver = open(t, { filename, maxQueuedBytes: 100_000 });
+  const other = start("hold-lock", [filename, "400"]);
+  await once(other, "message");
+  const payload = "x".repeat(60_000);
+  const first = driver.insertEvent("s", event("s", 1, { payload: "x".repeat(500_000) }));
+  const refused = rejection(driver.insertEvent("s", event("s", 2, { payload })));
+  await first;
+  assert.equal((await refused).code, "ERR_PERSIST_OVERLOADED");
+  await driver.insertEvent("s", event("s", 3, { payload }));
+  assert.equal((await allEvents(driver, "s")).length, 2);
+});
+
 test("a constructor opens a current file while others write it", async (t) => {
   const filename = file(t);
   new SQLiteSessionPersistDriver({ filename }).close();

@@ -97,6 +97,17 @@ for (const [alias, code] of [
   });
 }
 
+test("under both names in one application, with one copy of the addon", async () => {
+  const names = ["@sandbox-agent/persist-sqlite", "@sandbox-agent/persist-postgres"];
+  const path = await project([], ...names);
+  write(path, {
+    "both.mjs": `import { SQLiteSessionPersistDriver as One } from "${names[0]}";
+      import { SQLiteSessionPersistDriver as Other } from "${names[1]}";
+      console.log(One === Other ? "ok" : "there are two copies");`,
+  });
+  await runs("both.mjs", path);
+});
+
 test("in a worker thread", async () => {
   write(app, {
     "worker.mjs": `import { Worker, isMainThread } from "node:worker_threads";

@@ -49,12 +49,13 @@ export async function run(program: string, args: string[], options: ExecFileOpti
 export const npm = (args: string[], cwd: string) =>
   run(process.execPath, [process.env.npm_execpath!, ...args, "--no-audit", "--no-fund"], { cwd });
 
-/** A folder with both packages and others installed; `name` may be one that an application knows them by. */
-export async function project(others: string[], name?: string): Promise<string> {
+/** A folder with both packages and others installed, under the names that an application knows it by. */
+export async function project(others: string[], ...names: string[]): Promise<string> {
   const path = folder();
   writeFileSync(join(path, "package.json"), JSON.stringify({ private: true }));
-  const main = name ? `${name}@file:${packages.main}` : packages.main;
-  await npm(["install", main, packages.platform, ...others], path);
+  const aliases = names.map((name) => `${name}@file:${packages.main}`);
+  const main = aliases.length > 0 ? aliases : [packages.main];
+  await npm(["install", ...main, packages.platform, ...others], path);
   return path;
 }
 
