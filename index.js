@@ -9,57 +9,76 @@ const PREBUILT = ["linux x64", "linux arm64", "darwin x64", "darwin arm64", "win
 try {
   module.exports = require("./binding.js");
 } catch (error) {
-  throw unloadable(error);
+  throw unloadable(attemptsOf(error));
+}
+// Another package's addon can be loaded: the variable that names one is every napi-rs package's.
+if (typeof module.exports.SQLiteSessionPersistDriver !== "function") {
+  throw unloadable([new Error("What was loaded is another package's addon")]);
 }
 
-/** @param {Error} error of the generated loader, each of whose causes is an attempt */
-function unloadable(error) {
+/** The causes of the generated loader's error, each of which is an attempt. */
+function attemptsOf(error) {
   const attempts = [];
   for (let cause = error.cause; cause; cause = cause.cause) {
-    const [message] = String(cause.message ?? cause).split("\n");
     // Nobody has built these: the loader looks for them when all else has failed.
-    if (!message.includes("wasi")) attempts.push(message);
+    if (!String(cause.message).includes("wasi")) attempts.push(cause);
   }
+  return attempts.length > 0 ? attempts : [error];
+}
+
+function unloadable(attempts) {
   const lines = [
     `sandbox-agent-persist could not load its addon on ${platform()}.`,
     "Tried:",
-    ...(attempts.length > 0 ? attempts : [error.message]).map((attempt) => `- ${attempt}`),
+    ...attempts.map(({ message }) => `- ${String(message).split("\n")[0]}`),
     advice(attempts),
   ];
-  const failure = new Error(lines.join("\n"), { cause: error });
+  const failure = new Error(lines.join("\n"));
   failure.code = "ERR_PERSIST_NOT_LOADED";
   return failure;
 }
 
 function platform() {
   const { platform, arch, versions } = process;
-  const runtime = versions.bun
-    ? `Bun ${versions.bun}`
-    : versions.deno
-      ? `Deno ${versions.deno}`
-      : `Node ${versions.node}`;
-  return `${platform} ${arch}${platform === "linux" ? `, ${libc()}` : ""}, ${runtime}`;
+  const name = ["bun", "deno"].find((name) => versions[name]) ?? "node";
+  const libc = platform === "linux" ? `, ${libcName()}` : "";
+  return `${platform} ${arch}${libc}, ${name} ${versions[name]}`;
 }
 
-function libc() {
-  const glibc = process.report?.getReport().header?.glibcVersionRuntime;
-  return glibc ? `glibc ${glibc}` : "musl or another libc than glibc";
+function libcName() {
+  // Deno asks for permission.
+  const glibc = allowed(() => process.report.getReport().header.glibcVersionRuntime);
+  return glibc ? `glibc ${glibc}` : "without a glibc that could be found";
+}
+
+function allowed(look) {
+  try {
+    return look();
+  } catch {
+    return undefined;
+  }
 }
 
 function advice(attempts) {
-  const given = process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
-  if (given)
-    return "Nothing else was tried, as NAPI_RS_NATIVE_LIBRARY_PATH is set: correct or unset it.";
+  const isAny = (pattern) => attempts.some(({ message }) => pattern.test(message));
+  const given = allowed(() => process.env.NAPI_RS_NATIVE_LIBRARY_PATH);
+  if (isAny(/--allow-/)) {
+    return "Deno needs --allow-ffi, --allow-env and --allow-read for it.";
+  }
+  if (given) {
+    return `Nothing else was tried, as NAPI_RS_NATIVE_LIBRARY_PATH is "${given}": correct or unset it. It must be an absolute path that ends in .node.`;
+  }
   if (!PREBUILT.includes(`${process.platform} ${process.arch}`)) {
     return `There is none for this platform, only for ${PREBUILT.join(", ")}. It can be built from its source.`;
   }
-  const isMissing = (attempt) => /cannot find (module|package)/i.test(attempt);
-  if (!attempts.every(isMissing)) {
-    return "An addon is there, but the system refuses it. On Linux it needs glibc 2.17 or later, or musl 1.2.";
+  if (isAny(/GLIBC_/)) return "It needs glibc 2.17 or later, or musl 1.2.";
+  const isMissing = /cannot find (module|package)|resolution failed/i;
+  if (attempts.every(({ message }) => isMissing.test(message))) {
+    return [
+      "It is an optional dependency that isn't installed. Install again on the platform that it is for, with",
+      "optional dependencies: without --omit=optional, which may stand in .npmrc too. If that doesn't help, the",
+      "lock file was made where the other platforms were left out: remove it and node_modules, and install.",
+    ].join("\n");
   }
-  return [
-    "It comes as an optional dependency, one for each platform. Most often it is missing because",
-    "node_modules or the lock file was made on another platform, or with --omit=optional. On the platform",
-    "that it runs on, remove node_modules and package-lock.json and run npm install.",
-  ].join("\n");
+  return "The file is there but can't be loaded: it is damaged, or for another machine. Install it again.";
 }

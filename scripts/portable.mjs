@@ -3,6 +3,7 @@
  * for no glibc newer than 2.17. `node scripts/portable.mjs [target]` puts it into npm/.
  */
 import { copyFileSync, existsSync } from "node:fs";
+import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { root, run } from "./setup.mjs";
@@ -46,13 +47,21 @@ function zigEnvironment() {
   return { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` };
 }
 
+function rustFlags(target) {
+  const cargo = process.env.CARGO_HOME ?? join(homedir(), ".cargo");
+  const sources = join(cargo, "registry", "src");
+  // The addon names no folder of the machine that built it.
+  const flags = [`--remap-path-prefix=${sources}=crates`, `--remap-path-prefix=${root}=`];
+  // A library to load must leave libc to who loads it.
+  return target.endsWith("musl") ? [...flags, "-Ctarget-feature=-crt-static"] : flags;
+}
+
 /** Builds the addon of a target and puts it into its package. */
 export function buildPortable(target) {
   const { library, glibc } = TARGETS[target];
   const isLinux = target.includes("linux");
   const env = isLinux ? zigEnvironment() : { ...process.env };
-  // A library to load must leave libc to who loads it.
-  if (target.endsWith("musl")) env.RUSTFLAGS = "-C target-feature=-crt-static";
+  env.RUSTFLAGS = rustFlags(target).join(" ");
   const command = isLinux ? "zigbuild" : "build";
   const triple = glibc ? `${target}.${OLDEST_GLIBC}` : target;
   run("cargo", [command, "--release", "--locked", "--quiet", "--target", triple], { env });

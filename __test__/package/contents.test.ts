@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
+import { homedir } from "node:os";
 import { test } from "node:test";
 import { addonName, hostTarget } from "../../scripts/portable.mjs";
+import { root } from "../../scripts/setup.mjs";
 import { contents } from "../../scripts/pack.mjs";
 import { packages, run } from "./support.ts";
 
