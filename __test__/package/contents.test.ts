@@ -65,6 +65,11 @@ test("the addon is smaller than 8 MiB and has no symbols of its own", () => {
   assert.ok(!readFileSync(packages.addon).includes(".symtab"));
 });
 
+test("the addon names no folder of the machine that built it", () => {
+  const text = readFileSync(packages.addon, "latin1");
+  for (const path of [homedir(), root]) assert.ok(!text.includes(path), path);
+});
+
 test(
   "on Linux it asks for no glibc newer than 2.17",
   { skip: process.platform !== "linux" },
