@@ -42,11 +42,11 @@ export function packAll(target, destination) {
   return { main: name(main), platform: name(platform), addon: join(platform, addonName(target)) };
 }
 
-/** The files of a tarball, with their sizes. */
+/** The files of a tarball. */
 export function contents(tarball) {
-  const listed = execFileSync("tar", ["-tzvf", tarball], { encoding: "utf8" });
+  const listed = execFileSync("tar", ["-tzf", tarball], { encoding: "utf8" });
   return listed
     .trim()
     .split("\n")
-    .map((line) => line.split(/\s+/).at(-1).replace("package/", ""));
+    .map((line) => line.replace("package/", ""));
 }

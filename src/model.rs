@@ -52,6 +52,10 @@ pub struct SessionEvent {
     pub extra: Option<JsonText>,
 }
 
+/// The fields of an event that we know by name, as the SDK calls them.
+pub const EVENT_FIELDS: [&str; 7] =
+    ["id", "eventIndex", "sessionId", "createdAt", "connectionId", "sender", "payload"];
+
 /// A number as a database holds it. Ours are integers; other writers' may not be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {

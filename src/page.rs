@@ -72,6 +72,6 @@ impl<'list> PageBuilder<'list> {
 }
 
 /// A count as databases take it, with a sign; nobody has more rows than that.
-pub fn sql_count(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+pub fn sql_count(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }

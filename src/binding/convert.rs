@@ -7,7 +7,7 @@ use napi::{Env, JsValue, KeyCollectionMode, KeyConversion, KeyFilter, ValueType,
 
 use crate::cursor;
 use crate::error::StoreError;
-use crate::model::{JsonText, PageRequest, SessionEvent, SessionRecord};
+use crate::model::{EVENT_FIELDS, JsonText, PageRequest, SessionEvent, SessionRecord};
 use crate::store::EventsQuery;
 
 use super::error::CallError;
@@ -19,8 +19,6 @@ const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 /// A JSON text must come back as part of one JavaScript string of 2^29 units.
 const MAX_JSON_BYTES: usize = (1 << 29) - (1 << 20);
 
-const EVENT_FIELDS: [&str; 7] =
-    ["id", "eventIndex", "sessionId", "createdAt", "connectionId", "sender", "payload"];
 const SESSION_FIELDS: [&str; 10] = [
     "id",
     "agent",

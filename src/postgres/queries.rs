@@ -14,7 +14,7 @@ use crate::layout::{EXTRA_COLUMN, Layout, OptionalColumns, Table};
 use crate::model::{
     EventRow, JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord, SessionRow,
 };
-use crate::page::{PageBuilder, SESSIONS_LIST};
+use crate::page::{PageBuilder, SESSIONS_LIST, sql_count};
 use crate::replay::{ReplayOptions, Window, WindowBuilder};
 use crate::store::Row;
 
@@ -475,11 +475,9 @@ fn from_start(
         None => message,
     };
     let order = format!(" ORDER BY {column} {direction}, stored.id {direction} LIMIT ");
-    let message = message.sql(&order).number(rows.try_into().unwrap_or(i64::MAX));
+    let message = message.sql(&order).number(sql_count(rows));
     match start.after {
-        None if start.offset > 0 => {
-            message.sql(" OFFSET ").number(start.offset.try_into().unwrap_or(i64::MAX))
-        }
+        None if start.offset > 0 => message.sql(" OFFSET ").number(sql_count(start.offset)),
         _ => message,
     }
 }

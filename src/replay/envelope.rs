@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::{EventRow, Number};
+use crate::model::{EVENT_FIELDS, EventRow, Number};
 
 use super::js_string::JsString;
 use super::text::{self, PREFIX};
@@ -67,14 +67,10 @@ pub struct ToolState {
     names: HashSet<JsString>,
 }
 
-/// The columns' names in JavaScript.
-const KNOWN_FIELDS: [&str; 7] =
-    ["id", "eventIndex", "sessionId", "createdAt", "connectionId", "sender", "payload"];
-
 /// What may be spliced into an event's text: members of an object, none of which it has already.
 fn unknown_fields(extra: &str) -> Option<String> {
     let Some(Value::Object(mut fields)) = Value::parse(extra) else { return None };
-    fields.retain(|name, _| !KNOWN_FIELDS.iter().any(|known| name.is(known)));
+    fields.retain(|name, _| !EVENT_FIELDS.iter().any(|known| name.is(known)));
     (!fields.is_empty()).then(|| value::object_to_json(&fields))
 }
 

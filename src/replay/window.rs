@@ -125,19 +125,22 @@ impl<'options> WindowBuilder<'options> {
 
     /// Passes over a row that can't be read, unless it is the first. Returns as [`Self::push`].
     pub fn skip(&mut self) -> Option<bool> {
-        self.seal();
-        self.idle_rows += 1;
-        self.is_truncated = true;
+        self.leave_out();
         (!self.newest_first.is_empty()).then(|| self.wants_more())
     }
 
     /// What can't be parsed is left out, but not if it is the newest.
     fn pass_over(&mut self, row: &EventRow<'_>) {
-        self.seal();
+        self.leave_out();
         if self.newest_first.is_empty() {
             let original = Original { method: None, length: text::utf16_len(row.payload) };
             self.push_event(self.stub(&Head::of(row), row.event_index, &original));
         }
+    }
+
+    /// What comes before a row that is left out isn't next to what comes after it.
+    fn leave_out(&mut self) {
+        self.seal();
         self.idle_rows += 1;
         self.is_truncated = true;
     }
@@ -164,12 +167,13 @@ impl<'options> WindowBuilder<'options> {
     }
 
     fn seal(&mut self) {
-        let Some(Group { mut envelope, frame_len }) = self.group.take() else { return };
+        let Some(group) = self.group.take() else { return };
+        let must_cut = self.must_cut(&group);
+        let Group { mut envelope, frame_len } = group;
         let room = self.room();
         let original = self.may_be_stub(&envelope).then(|| Original::of(&envelope));
         if let Part::Text(run) = &mut envelope.part
-            && self.must_fit()
-            && frame_len.saturating_add(run.json_len) > room
+            && must_cut
             && let Some(first_index) = run.cut_front(room.saturating_sub(frame_len))
         {
             envelope.first_index = first_index;
