@@ -11,13 +11,19 @@ import {
   type SQLiteSessionPersistDriverOptions,
 } from "../../index.js";
 
-/** A folder of the test's own, removed after it, once `release` has let go of it. */
+/** Folders go when all is done and every driver closed: Windows keeps a file that somebody has open. */
+const folders: string[] = [];
+const removeFolders = () => {
+  for (const path of folders) rmSync(path, { recursive: true, force: true });
+};
+// The drivers' own listener comes first then, which closes what a test left open.
+process.once("beforeExit", () => process.once("exit", removeFolders));
+
+/** A folder of the test's own, which `release` lets go of after it. */
 export function folder(t: TestContext, release: (path: string) => unknown = () => {}): string {
   const path = mkdtempSync(join(tmpdir(), "persist-"));
-  t.after(() => {
-    release(path);
-    rmSync(path, { recursive: true, force: true });
-  });
+  folders.push(path);
+  t.after(() => release(path));
   return path;
 }
 
