@@ -840,3 +840,4 @@ module.exports.ReplayView = nativeBinding.ReplayView
 module.exports.SQLiteSessionPersistDriver = nativeBinding.SQLiteSessionPersistDriver
 module.exports.buildReplayText = nativeBinding.buildReplayText
 module.exports.postgresSchemaSql = nativeBinding.postgresSchemaSql
+module.exports.VERSION = nativeBinding.VERSION

@@ -468,3 +468,6 @@ export declare function buildReplayText(events: readonly Pick<SessionEvent, "cre
  * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: not a name that the driver takes.
  */
 export declare function postgresSchemaSql(schema?: string): string
+
+/** The version of the addon, which is the package's: another one's isn't loaded. */
+export declare const VERSION: string

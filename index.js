@@ -4,6 +4,8 @@
  */
 "use strict";
 
+const { version } = require("./package.json");
+
 const PREBUILT = ["linux x64", "linux arm64", "darwin x64", "darwin arm64", "win32 x64"];
 
 try {
@@ -14,6 +16,10 @@ try {
 // Another package's addon can be loaded: the variable that names one is every napi-rs package's.
 if (typeof module.exports.SQLiteSessionPersistDriver !== "function") {
   throw unloadable([new Error("What was loaded is another package's addon")]);
+}
+if (module.exports.VERSION !== version) {
+  const loaded = `What was loaded is the addon of version ${module.exports.VERSION}`;
+  throw unloadable([new Error(`${loaded}, and this is ${version}`)]);
 }
 
 /** The causes of the generated loader's error, each of which is an attempt. */
@@ -79,6 +85,9 @@ function advice(attempts) {
       "optional dependencies: without --omit=optional, which may stand in .npmrc too. If that doesn't help, the",
       "lock file was made where the other platforms were left out: remove it and node_modules, and install.",
     ].join("\n");
+  }
+  if (isAny(/^What was loaded/)) {
+    return "The package and its addon must be of one version: install them again or, in a clone, build again.";
   }
   return "The file is there but can't be loaded: it is damaged, or for another machine. Install it again.";
 }

@@ -1,6 +1,7 @@
 /** The packed packages in an application: installed, imported, bundled, without a compiler. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { startServer } from "../../examples/support/server.mjs";
@@ -178,13 +179,23 @@ test("in a server built by Next, marked as external", async (t) => {
   assert.deepEqual([response.status, await response.text()], [200, "ok"]);
 });
 
-test("without its platform's package the loader says what to do", async () => {
+/** The main package alone, beside which a test puts what is loaded in the addon's place. */
+async function mainAlone(): Promise<string> {
   const path = folder();
   write(path, { "package.json": JSON.stringify({ private: true }) });
   const tar = await run("/bin/sh", ["-c", `command -v tar || echo /bin/tar`], { env: process.env });
   await run(tar.trim(), ["-xzf", packages.main], { cwd: path, env: process.env });
+  return path;
+}
+
+/** What loading it in this folder fails with. */
+function failure(path: string, env = environment): Promise<string> {
   const code = `try { require("./package/index.js") } catch (error) { console.log(error.code + " " + error.message) }`;
-  const printed = await run(process.execPath, ["-e", code], { cwd: path });
+  return run(process.execPath, ["-e", code], { cwd: path, env });
+}
+
+test("without its platform's package the loader says what to do", async () => {
+  const printed = await failure(await mainAlone());
   assert.match(
     printed,
     /^ERR_PERSIST_NOT_LOADED sandbox-agent-persist could not load its addon on /,
@@ -192,4 +203,22 @@ test("without its platform's package the loader says what to do", async () => {
   assert.ok(printed.includes(`${process.platform} ${process.arch}`));
   assert.match(printed, /Cannot find module 'sandbox-agent-persist-/);
   assert.match(printed, /optional dependency/);
+});
+
+test("a platform's package of another version is not loaded", async () => {
+  const path = await mainAlone();
+  const manifest = join(path, "package", "package.json");
+  const { version, ...rest } = JSON.parse(readFileSync(manifest, "utf8"));
+  writeFileSync(manifest, JSON.stringify({ ...rest, version: "99.0.0" }));
+  const env = { ...environment, NAPI_RS_NATIVE_LIBRARY_PATH: packages.addon };
+  const printed = await failure(path, env);
+  assert.match(printed, /^ERR_PERSIST_NOT_LOADED /);
+  assert.ok(printed.includes(`the addon of version ${version}, and this is 99.0.0`), printed);
+});
+
+test("another package's addon is not loaded", async () => {
+  const path = await mainAlone();
+  write(path, { "other.js": "module.exports = { other: true };" });
+  const env = { ...environment, NAPI_RS_NATIVE_LIBRARY_PATH: join(path, "other.js") };
+  assert.match(await failure(path, env), /^ERR_PERSIST_NOT_LOADED .*another package's addon/s);
 });

@@ -38,3 +38,7 @@ mod postgres_options;
 mod replay;
 mod sqlite;
 mod warning;
+
+/// The version of the addon, which is the package's: another one's isn't loaded.
+#[napi_derive::napi]
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
