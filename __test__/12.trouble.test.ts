@@ -11,6 +11,7 @@ import { allEvents, event, file, folder, open, rejection, session } from "./supp
 import { runToEnd, start } from "./support/fork.ts";
 
 const isRoot = process.getuid?.() === 0;
+const skip = process.platform === "win32" && "who may write isn't said by a file's mode";
 
 test("a file that is no database is refused and left alone", (t) => {
   const filename = file(t);
@@ -205,7 +206,7 @@ const canRead = {
   afterClose: "ERR_PERSIST_CLOSED",
 };
 
-test("a read-only file in a read-only folder gives reads", async (t) => {
+test("a read-only file in a read-only folder gives reads", { skip }, async (t) => {
   const filename = await closedStore(folder(t));
   chmodSync(filename, 0o444);
   if (!isRoot) chmodSync(dirname(filename), 0o555);
@@ -215,7 +216,7 @@ test("a read-only file in a read-only folder gives reads", async (t) => {
   assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
 });
 
-test("a read-only file in a folder that can be written gives reads", async (t) => {
+test("a read-only file in a folder that can be written gives reads", { skip }, async (t) => {
   const path = folder(t);
   const filename = await closedStore(path);
   chmodSync(filename, 0o444);
@@ -224,7 +225,7 @@ test("a read-only file in a folder that can be written gives reads", async (t) =
   assert.deepEqual(messages, [canRead], stderr);
 });
 
-test("a read-only file of an old layout says what to do", async (t) => {
+test("a read-only file of an old layout says what to do", { skip }, async (t) => {
   const path = folder(t);
   const filename = join(path, "sessions.db");
   const old = new Database(filename);
