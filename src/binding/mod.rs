@@ -41,4 +41,5 @@ mod warning;
 
 /// The version of the addon, which is the package's: another one's isn't loaded.
 #[napi_derive::napi]
+#[cfg_attr(test, expect(dead_code, reason = "the addon's exports aren't made in tests"))]
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -12,6 +12,8 @@ const CONNECTION_STRING: &str = "connectionString";
 const EXPECTED_FORM: &str =
     "a postgres:// or postgresql:// URL, socket:/folder?db=name, or a folder and a database";
 const EXPECTED_ESCAPES: &str = "free of broken %-escapes in its user, password, host and database";
+const EXPECTED_CREDENTIALS: &str =
+    "a URL whose password is percent-encoded: an @ follows what was read as its host";
 
 /// What stands for a host that isn't read from the URL itself. In URLs that aren't a
 /// browser's any name will do.
@@ -103,6 +105,9 @@ impl Fields {
             None => (text, None),
         };
         let (url, has_host) = parse_url(&text)?;
+        if has_rest_of_password(&url) {
+            return Err(SettingsError::expected(CONNECTION_STRING, EXPECTED_CREDENTIALS));
+        }
         let mut fields = Self::of_parameters(&url);
         fields.set_if_empty("user", || decode_component(url.username()))?;
         fields.set_if_empty("password", || decode_component(url.password().unwrap_or_default()))?;
@@ -279,6 +284,16 @@ fn parse_url(text: &str) -> Result<(Url, bool), SettingsError> {
         }
     };
     if has_scheme(text) && !url.cannot_be_a_base() { Ok((url, has_host)) } else { Err(invalid()) }
+}
+
+/// Whether a password with a raw `#`, `/` or `?` ended the host too early: a part of it was then
+/// taken for the host, which errors show.
+fn has_rest_of_password(url: &Url) -> bool {
+    let names = url.query().unwrap_or_default().split('&');
+    let mut names = names.map(|pair| pair.split('=').next().unwrap_or_default());
+    url.path().contains('@')
+        || url.fragment().is_some_and(|fragment| fragment.contains('@'))
+        || names.any(|name| name.contains('@'))
 }
 
 fn has_scheme(text: &str) -> bool {

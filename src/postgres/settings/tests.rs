@@ -140,6 +140,20 @@ fn connection_strings_are_read_as_node_postgres_does() {
 }
 
 #[test]
+fn a_part_of_a_password_is_not_taken_for_the_host() {
+    for given in [
+        "postgres://u:p@secret#x@h/db",
+        "postgres://u:1/secret@h/db",
+        "postgres://u:1?secret@h/db",
+        "postgres://u:1?a=b&secret@h/db",
+    ] {
+        let error = resolve_with(string(given), &[]).err().unwrap().to_string();
+        assert!(error.contains("percent-encoded"), "{given}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
 fn hosts_are_listed_as_in_libpq() {
     for (given, variables, expected) in [
         ("postgres://u:p@h1:1,h2,h3:3/db", &[][..], "u p h1:1,h2:5432,h3:3 db"),
