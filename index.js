@@ -47,14 +47,14 @@ function unloadable(attempts) {
 function platform() {
   const { platform, arch, versions } = process;
   const name = ["bun", "deno"].find((name) => versions[name]) ?? "node";
-  const libc = platform === "linux" ? `, ${libcName()}` : "";
-  return `${platform} ${arch}${libc}, ${name} ${versions[name]}`;
+  return `${platform} ${arch}${libc()}, ${name} ${versions[name]}`;
 }
 
-function libcName() {
-  // Deno asks for permission.
-  const glibc = allowed(() => process.report.getReport().header.glibcVersionRuntime);
-  return glibc ? `glibc ${glibc}` : "without a glibc that could be found";
+/** Of Linux, where the runtime tells: Deno asks for permission. */
+function libc() {
+  const header = process.platform === "linux" && allowed(() => process.report.getReport().header);
+  if (!header) return "";
+  return header.glibcVersionRuntime ? `, glibc ${header.glibcVersionRuntime}` : ", musl";
 }
 
 function allowed(look) {
@@ -86,7 +86,7 @@ function advice(attempts) {
       "lock file was made where the other platforms were left out: remove it and node_modules, and install.",
     ].join("\n");
   }
-  if (isAny(/^What was loaded/)) {
+  if (isAny(/^What was loaded|version mismatch/)) {
     return "The package and its addon must be of one version: install them again or, in a clone, build again.";
   }
   return "The file is there but can't be loaded: it is damaged, or for another machine. Install it again.";
