@@ -13,7 +13,7 @@ use crate::store::{
 };
 
 use super::convert;
-use super::environment::{self, Environment};
+use super::environment::Environment;
 use super::error::CallError;
 use super::replay;
 
@@ -175,8 +175,8 @@ impl Driver {
                 return Some(Err(StoreError::Closed));
             }
             let result = store.submit(ticket, operation);
-            if self.environment.is_exiting() {
-                store.flush(environment::process_deadline());
+            if let Some(deadline) = self.environment.exit_deadline() {
+                store.flush(deadline);
             }
             result
         };

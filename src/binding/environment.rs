@@ -6,11 +6,11 @@
 //! | --- | --- |
 //! | nothing left to do, `worker.terminate()` | the environment's cleanup hook closes all drivers |
 //! | `process.exit()`, an uncaught exception | the `exit` listener: writes all, later calls block until written |
-//! | libc's `exit()` from elsewhere | `atexit`, the net below: writes all |
+//! | libc's `exit()` from elsewhere, and Bun's `quick_exit()` | handlers of libc, the net below: write all |
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, Once, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Once, Weak};
 use std::time::{Duration, Instant};
 
 use napi::Env;
@@ -26,6 +26,8 @@ use super::json::Json;
 
 /// How long a thread that ends waits for databases on other machines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it waits in any case, after others have waited.
+const LEAST_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 pub struct Environment {
@@ -33,7 +35,8 @@ pub struct Environment {
     pub bridge: Rc<Bridge>,
     /// Every store that may not be fully closed.
     stores: RefCell<Vec<Arc<dyn SessionStore>>>,
-    is_exiting: Cell<bool>,
+    /// Since when it exits: until when its calls wait.
+    exit_deadline: Cell<Option<Instant>>,
 }
 
 impl Environment {
@@ -48,7 +51,7 @@ impl Environment {
             json,
             bridge,
             stores: RefCell::default(),
-            is_exiting: Cell::new(false),
+            exit_deadline: Cell::new(None),
         });
         listen_for_exit(env, &environment)?;
         // After the bridge's threadsafe function, whose own hook then runs after ours.
@@ -67,20 +70,21 @@ impl Environment {
         stores.push(Arc::clone(store));
     }
 
-    /// Whether a call must be durable before it returns.
-    pub fn is_exiting(&self) -> bool {
-        self.is_exiting.get()
+    /// Until when each call waits to be durable before it returns, once the thread exits.
+    pub fn exit_deadline(&self) -> Option<Instant> {
+        self.exit_deadline.get()
     }
 
     fn flush_all(&self) {
-        self.is_exiting.set(true);
+        let deadline = ending_deadline();
+        self.exit_deadline.set(Some(deadline));
         for store in self.stores.borrow().iter() {
-            store.flush(process_deadline());
+            store.flush(deadline);
         }
     }
 
     fn close_all(&self) {
-        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        let deadline = ending_deadline();
         for store in self.stores.take() {
             // First without waiting for long for what is far away.
             store.flush(deadline);
@@ -89,11 +93,18 @@ impl Environment {
     }
 }
 
-/// When an ending process stops waiting for databases that don't answer: for all of them together, from
-/// the first time that it asks.
-pub fn process_deadline() -> Instant {
-    static DEADLINE: OnceLock<Instant> = OnceLock::new();
-    *DEADLINE.get_or_init(|| Instant::now() + FLUSH_TIMEOUT)
+/// When what ends stops waiting for databases that don't answer. Threads that end one after another, as
+/// Node ends a process's workers, share the time, but each has a little of its own.
+fn ending_deadline() -> Instant {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let now = Instant::now();
+    let mut last = lock(&LAST);
+    let deadline = match *last {
+        Some(shared) if now < shared + LEAST_FLUSH_TIMEOUT => shared.max(now + LEAST_FLUSH_TIMEOUT),
+        _ => now + FLUSH_TIMEOUT,
+    };
+    *last = Some(deadline);
+    deadline
 }
 
 /// The arguments of `process.on`.
@@ -129,11 +140,22 @@ fn register_for_process_exit(store: &Arc<dyn SessionStore>) {
 
 /// Not on Windows: there, other threads are gone before the handlers of a library run.
 #[cfg(unix)]
-#[expect(unsafe_code, reason = "atexit is C's")]
+#[expect(unsafe_code, reason = "the functions are C's")]
 fn install_exit_handler() {
     // SAFETY: the handler is a function of this library, which is never unloaded while a
     // handler of it is registered. Without room for it there is one net less.
     let _ = unsafe { libc::atexit(flush_process) };
+    #[cfg(target_os = "linux")]
+    // SAFETY: as above.
+    let _ = unsafe { at_quick_exit(flush_process) };
+}
+
+// Which the crate libc doesn't declare.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the function is C's")]
+// SAFETY: as the C standard declares it.
+unsafe extern "C" {
+    fn at_quick_exit(handler: extern "C" fn()) -> libc::c_int;
 }
 
 #[cfg(not(unix))]
@@ -141,8 +163,9 @@ fn install_exit_handler() {}
 
 #[cfg(unix)]
 extern "C" fn flush_process() {
+    let deadline = ending_deadline();
     let stores = std::mem::take(&mut *lock(&PROCESS_STORES));
     for store in stores.iter().filter_map(Weak::upgrade) {
-        store.flush(process_deadline());
+        store.flush(deadline);
     }
 }

@@ -11,6 +11,7 @@ use crate::layout::Layout;
 
 use super::failure;
 use super::filesystem;
+use super::open_files::{Claim, FileIdentity, Opening};
 use super::options::{Durability, SqliteOptions};
 use super::schema;
 
@@ -22,6 +23,8 @@ const MAX_IDLE_LOG_BYTES: i64 = 64 * 1024 * 1024;
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// What better-sqlite3 uses; SQLite's own 2 MB make indexes of random ids thrash.
 const CACHE_KIBIBYTES: i64 = 16_000;
+
+const OPEN_ELSEWHERE: &str = "this process has it open already, by other means than this copy of this package: a second copy or another version of it, better-sqlite3, node:sqlite, or a plain file handle. To close that would drop the locks that protect the database. Use one copy, or close the other first";
 
 /// Where a database is, and how to open one more connection to it.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub struct Database {
     pub location: Location,
     pub access: Access,
     pub layout: Layout,
+    /// Of a file, to be dropped after the last connection.
+    pub claim: Option<Claim>,
 }
 
 impl Location {
@@ -92,7 +97,7 @@ impl Location {
 
     /// Tells this file from another that is later found under its name.
     pub fn identity(&self) -> Option<FileIdentity> {
-        file_identity(&self.path)
+        FileIdentity::of(&self.path)
     }
 
     fn has_wal_file(&self) -> bool {
@@ -100,26 +105,6 @@ impl Location {
         name.push("-wal");
         Path::new(&name).exists()
     }
-}
-
-/// What stays of a file when its name is given to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileIdentity {
-    device: u64,
-    inode: u64,
-}
-
-#[cfg(unix)]
-fn file_identity(path: &Path) -> Option<FileIdentity> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = std::fs::metadata(path).ok()?;
-    Some(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
-}
-
-/// Windows doesn't let go of an open file's name.
-#[cfg(not(unix))]
-fn file_identity(_path: &Path) -> Option<FileIdentity> {
-    Some(FileIdentity { device: 0, inode: 0 })
 }
 
 /// A file that SQLite is to take for one that nobody changes.
@@ -149,7 +134,7 @@ pub fn open_private(options: &SqliteOptions) -> Result<Database, StoreError> {
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(failure::store_error)?;
     let layout = schema::upgrade(&mut connection, &options.filename)?;
-    Ok(Database { connection, location, access: Access::RollbackJournal, layout })
+    Ok(Database { connection, location, access: Access::RollbackJournal, layout, claim: None })
 }
 
 /// Opens a file. Blocks for at most [`OPEN_TIMEOUT`] on somebody else's lock.
@@ -173,9 +158,18 @@ fn open_location(
         });
     }
     let deadline = Instant::now() + OPEN_TIMEOUT.min(options.busy_timeout);
+    let opening = Opening::begin();
+    if opening.is_open_elsewhere(&location.path) {
+        return Err(StoreError::CannotOpen {
+            database: options.filename.clone(),
+            reason: OPEN_ELSEWHERE.to_owned(),
+            database_code: None,
+        });
+    }
     let mut connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(cannot_open)?;
+    let claim = Some(opening.finish(&location.path));
     if is_shared {
         // If there is a log: alone, SQLite keeps its index in its own memory, unshared.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
@@ -188,13 +182,13 @@ fn open_location(
     });
     let layout = match inspected {
         Err(error) if is_for_want_of_lock_files(&error) && !location.has_wal_file() => {
-            return open_immutable(options, location);
+            return open_immutable(options, location, claim);
         }
         inspected => inspected?,
     };
     if connection.is_readonly("main").map_err(failure::store_error)? {
         return read_only(
-            Database { connection, location, access: Access::ReadOnly, layout },
+            Database { connection, location, access: Access::ReadOnly, layout, claim },
             options,
         );
     }
@@ -212,7 +206,7 @@ fn open_location(
             schema::upgrade(connection, &options.filename)
         })?
     };
-    Ok(Database { connection, location, access, layout })
+    Ok(Database { connection, location, access, layout, claim })
 }
 
 fn is_new(connection: &Connection) -> rusqlite::Result<bool> {
@@ -220,13 +214,17 @@ fn is_new(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(pages == 0)
 }
 
-fn open_immutable(options: &SqliteOptions, location: Location) -> Result<Database, StoreError> {
+fn open_immutable(
+    options: &SqliteOptions,
+    location: Location,
+    claim: Option<Claim>,
+) -> Result<Database, StoreError> {
     let location = Location { is_immutable: true, ..location };
     let connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|error| cannot_open(&options.filename, &location.path, &error))?;
     let layout = schema::inspect(&connection, &options.filename)?;
-    read_only(Database { connection, location, access: Access::ReadOnly, layout }, options)
+    read_only(Database { connection, location, access: Access::ReadOnly, layout, claim }, options)
 }
 
 fn read_only(database: Database, options: &SqliteOptions) -> Result<Database, StoreError> {

@@ -12,12 +12,14 @@
 //! | `schema` | table layouts and their upgrade | the opener's |
 //! | `queries` | the statements, and rows in and out | the connection's |
 //! | `failure` | SQLite's errors as ours | any |
+//! | `open_files` | whether the process has the file open otherwise | the opener's |
 //! | `filesystem` | whether a file lies on a network | the opener's |
 
 mod checkpointer;
 mod connection;
 mod failure;
 mod filesystem;
+mod open_files;
 mod options;
 mod queries;
 mod queue;

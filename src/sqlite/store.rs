@@ -14,6 +14,7 @@ use crate::store::{
 
 use super::connection::{self, Access, Database};
 use super::failure;
+use super::open_files::Claim;
 use super::options::SqliteOptions;
 use super::queries::ReadStatements;
 use super::queue::{Queue, Read};
@@ -78,6 +79,7 @@ struct FileStore {
     /// Only in WAL mode, where a reader waits for nobody.
     inline_reads: Arc<InlineReads>,
     writer: Mutex<Option<JoinHandle<Connection>>>,
+    claim: Mutex<Option<Claim>>,
 }
 
 impl FileStore {
@@ -85,7 +87,8 @@ impl FileStore {
         options: &SqliteOptions,
         completions: Arc<dyn Completions>,
     ) -> Result<Self, StoreError> {
-        let Database { connection, location, access, layout } = connection::open_file(options)?;
+        let Database { connection, location, access, layout, claim } =
+            connection::open_file(options)?;
         let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
         let statements = Arc::new(ReadStatements::new(layout.optional_columns()));
         let inline_reads = match access {
@@ -125,6 +128,7 @@ impl FileStore {
             is_read_only: access == Access::ReadOnly,
             inline_reads,
             writer: Mutex::new(writer),
+            claim: Mutex::new(claim),
         })
     }
 
@@ -191,5 +195,6 @@ impl SessionStore for FileStore {
         // The last connection to close moves the log into the file and removes it. A panic of
         // the writer has been delivered already.
         drop(connection);
+        lock(&self.claim).take();
     }
 }

@@ -200,3 +200,22 @@ fn close_settles_everything_and_may_be_called_by_many() {
     assert_eq!(fixture.store.submit(Ticket(1), list("s")), Some(Err(StoreError::Closed)));
     assert!(!std::path::Path::new(&format!("{}-wal", fixture.filename)).exists());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_the_process_has_open_otherwise_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let filename = folder.path().join("sessions.db");
+    let other = std::fs::File::create(&filename).unwrap();
+    let options = options(filename.to_str().unwrap());
+    let open_it = || open(&options, Arc::new(Collected::default()));
+    assert!(matches!(open_it(), Err(StoreError::CannotOpen { .. })));
+    drop(other);
+    let first = open_it().unwrap();
+    // Of this copy of SQLite any number may be open.
+    let second = open_it().unwrap();
+    first.close();
+    second.close();
+    let _other = std::fs::File::open(&filename).unwrap();
+    assert!(matches!(open_it(), Err(StoreError::CannotOpen { .. })));
+}

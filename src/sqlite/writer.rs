@@ -14,8 +14,9 @@ use crate::error::StoreError;
 use crate::store::{Completion, Completions, Outcome, Row};
 
 use super::checkpointer::{self, Checkpointer};
-use super::connection::{FileIdentity, Location};
+use super::connection::Location;
 use super::failure;
+use super::open_files::FileIdentity;
 use super::queries;
 use super::queue::{Queue, Work, Write};
 use super::reader::Readers;
