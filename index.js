@@ -7,6 +7,29 @@
 const { version } = require("./package.json");
 
 const PREBUILT = ["linux x64", "linux arm64", "darwin x64", "darwin arm64", "win32 x64"];
+/** What the generated loader looks for when all else has failed, and nobody has built. */
+const UNBUILT = /sandbox-agent-persist(\.wasi\.cjs|-wasm32-wasi)/;
+const MISSING = /cannot find (module|package)|resolution failed/i;
+/** What helps, by what an attempt said. */
+const REMEDIES = [
+  [/GLIBC_/, "It needs glibc 2.17 or later, or musl 1.2."],
+  [
+    /^What was loaded|version mismatch/,
+    "The package and its addon must be of one version: install them again or, in a clone, build again.",
+  ],
+  [
+    /permission denied|EACCES|EPERM/i,
+    "See that this process may read the file and enter its folders.",
+  ],
+  [
+    /failed to map segment/,
+    "Its folder is on a file system that is mounted with noexec: install it on another.",
+  ],
+  [
+    /cannot open shared object file|specified module could not be found|library not loaded/i,
+    "A library that it needs is missing on this system.",
+  ],
+];
 
 try {
   module.exports = require("./binding.js");
@@ -26,8 +49,7 @@ if (module.exports.VERSION !== version) {
 function attemptsOf(error) {
   const attempts = [];
   for (let cause = error.cause; cause; cause = cause.cause) {
-    // Nobody has built these: the loader looks for them when all else has failed.
-    if (!String(cause.message).includes("wasi")) attempts.push(cause);
+    if (!UNBUILT.test(cause.message)) attempts.push(cause);
   }
   return attempts.length > 0 ? attempts : [error];
 }
@@ -36,7 +58,7 @@ function unloadable(attempts) {
   const lines = [
     `sandbox-agent-persist could not load its addon on ${platform()}.`,
     "Tried:",
-    ...attempts.map(({ message }) => `- ${String(message).split("\n")[0]}`),
+    ...attempts.map(({ message }) => `- ${String(message).split("\nRequire stack:")[0]}`),
     advice(attempts),
   ];
   const failure = new Error(lines.join("\n"));
@@ -68,6 +90,9 @@ function allowed(look) {
 function advice(attempts) {
   const isAny = (pattern) => attempts.some(({ message }) => pattern.test(message));
   const given = allowed(() => process.env.NAPI_RS_NATIVE_LIBRARY_PATH);
+  if (isAny(/loading addons is disabled/)) {
+    return "Start Node with --allow-addons where it has --permission, and without --no-addons.";
+  }
   if (isAny(/--allow-/)) {
     return "Deno needs --allow-ffi, --allow-env and --allow-read for it.";
   }
@@ -77,17 +102,13 @@ function advice(attempts) {
   if (!PREBUILT.includes(`${process.platform} ${process.arch}`)) {
     return `There is none for this platform, only for ${PREBUILT.join(", ")}. It can be built from its source.`;
   }
-  if (isAny(/GLIBC_/)) return "It needs glibc 2.17 or later, or musl 1.2.";
-  const isMissing = /cannot find (module|package)|resolution failed/i;
-  if (attempts.every(({ message }) => isMissing.test(message))) {
+  if (attempts.every(({ message }) => MISSING.test(message))) {
     return [
       "It is an optional dependency that isn't installed. Install again on the platform that it is for, with",
       "optional dependencies: without --omit=optional, which may stand in .npmrc too. If that doesn't help, the",
       "lock file was made where the other platforms were left out: remove it and node_modules, and install.",
     ].join("\n");
   }
-  if (isAny(/^What was loaded|version mismatch/)) {
-    return "The package and its addon must be of one version: install them again or, in a clone, build again.";
-  }
-  return "The file is there but can't be loaded: it is damaged, or for another machine. Install it again.";
+  const remedy = REMEDIES.find(([pattern]) => isAny(pattern));
+  return remedy ? remedy[1] : "The file is damaged, or for another machine: install it again.";
 }

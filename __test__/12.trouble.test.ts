@@ -11,7 +11,8 @@ import { allEvents, event, file, folder, open, rejection, session } from "./supp
 import { runToEnd, start } from "./support/fork.ts";
 
 const isRoot = process.getuid?.() === 0;
-const skip = process.platform === "win32" && "who may write isn't said by a file's mode";
+const onWindows = process.platform === "win32";
+const skip = onWindows && "who may write isn't said by a file's mode";
 
 test("a file that is no database is refused and left alone", (t) => {
   const filename = file(t);
@@ -25,6 +26,23 @@ test("a file that is no database is refused and left alone", (t) => {
   assert.deepEqual(readFileSync(filename), before);
   assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
 });
+
+test(
+  "a file that another SQLite in the process has open is refused",
+  { skip: onWindows && "locks are each handle's own" },
+  (t) => {
+    const filename = file(t);
+    const other = new Database(filename);
+    other.exec("CREATE TABLE others (id)");
+    const refused = {
+      code: "ERR_PERSIST_CANNOT_OPEN",
+      message: /this process has it open already/,
+    };
+    assert.throws(() => open(t, { filename }), refused);
+    other.close();
+    open(t, { filename });
+  },
+);
 
 test("a folder that doesn't exist, and a folder for a file, are refused", (t) => {
   const path = folder(t);

@@ -53,7 +53,10 @@ function rustFlags(target) {
   // The addon names no folder of the machine that built it.
   const flags = [`--remap-path-prefix=${sources}=crates`, `--remap-path-prefix=${root}=`];
   // A library to load must leave libc to who loads it.
-  return target.endsWith("musl") ? [...flags, "-Ctarget-feature=-crt-static"] : flags;
+  if (target.endsWith("musl")) flags.push("-Ctarget-feature=-crt-static");
+  // Windows has no C runtime of the compiler's until something installs it.
+  if (target.endsWith("msvc")) flags.push("-Ctarget-feature=+crt-static");
+  return flags;
 }
 
 /** Builds the addon of a target and puts it into its package. */
@@ -61,7 +64,8 @@ export function buildPortable(target) {
   const { library, glibc } = TARGETS[target];
   const isLinux = target.includes("linux");
   const env = isLinux ? zigEnvironment() : { ...process.env };
-  env.RUSTFLAGS = rustFlags(target).join(" ");
+  // Encoded, as a path may have spaces.
+  env.CARGO_ENCODED_RUSTFLAGS = rustFlags(target).join("\x1f");
   const command = isLinux ? "zigbuild" : "build";
   const triple = glibc ? `${target}.${OLDEST_GLIBC}` : target;
   run("cargo", [command, "--release", "--locked", "--quiet", "--target", triple], { env });

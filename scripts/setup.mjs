@@ -19,7 +19,8 @@ export function run(command, args, options = {}) {
 export function npm(args, options = {}) {
   const cli = process.env.npm_execpath;
   if (cli) run(process.execPath, [cli, ...args], options);
-  else run(process.platform === "win32" ? "npm.cmd" : "npm", args, options);
+  // On Windows npm is a script of the shell's.
+  else run("npm", args, { shell: process.platform === "win32", ...options });
 }
 
 export function install() {

@@ -2,11 +2,11 @@
  * Tries the packages as their users meet them: packed, installed where there is no compiler, in every
  * runtime and bundler. Prints what was run where.
  */
-import { existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { runNodeTests } from "./node-tests.mjs";
 import { packAll } from "./pack.mjs";
-import { buildPortable, hostTarget } from "./portable.mjs";
+import { addonName, buildPortable, hostTarget, packageFolder } from "./portable.mjs";
 import { install, npm, root } from "./setup.mjs";
 
 const folder = join(root, "__test__", "package");
@@ -24,7 +24,11 @@ function table(rows) {
 install();
 npm(["ci", "--no-audit", "--no-fund", "--ignore-scripts"], { cwd: folder });
 const target = hostTarget();
-buildPortable(target);
+// As for `npm test`: an addon that is given is what is to be tested.
+const given = process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
+delete process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
+if (given) copyFileSync(given, join(packageFolder(target), addonName(target)));
+else buildPortable(target);
 const packages = packAll(target, join(root, "target", "packages"));
 rmSync(results, { force: true });
 const files = readdirSync(folder).filter((name) => name.endsWith(".test.ts"));

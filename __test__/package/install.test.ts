@@ -1,7 +1,7 @@
 /** The packed packages in an application: installed, imported, bundled, without a compiler. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { startServer } from "../../examples/support/server.mjs";
@@ -222,3 +222,46 @@ test("another package's addon is not loaded", async () => {
   const env = { ...environment, NAPI_RS_NATIVE_LIBRARY_PATH: join(path, "other.js") };
   assert.match(await failure(path, env), /^ERR_PERSIST_NOT_LOADED .*another package's addon/s);
 });
+
+test(
+  "a second copy of the addon is refused a file that the first has open",
+  { skip: process.platform === "win32" && "locks are each handle's own" },
+  async () => {
+    const path = folder();
+    copyFileSync(packages.addon, join(path, "copy.node"));
+    const code = `
+      const [One, Other] = process.argv.slice(1).map((file) => require(file).SQLiteSessionPersistDriver);
+      const first = new One({ filename: "a.db" });
+      try { new Other({ filename: "a.db" }) } catch (error) { console.log(error.code + " " + error.message) }
+      new One({ filename: "a.db" }).close();
+      first.close();
+      new Other({ filename: "a.db" }).close();`;
+    const printed = await run(
+      process.execPath,
+      ["-e", code, packages.addon, join(path, "copy.node")],
+      { cwd: path },
+    );
+    assert.match(printed, /^ERR_PERSIST_CANNOT_OPEN cannot open the database "a.db": .*copy/);
+  },
+);
+
+for (const [what, runtimeOptions, remedy] of [
+  ["addons are disabled", ["--no-addons"], /--allow-addons/],
+  ["the file is damaged", [], /install it again/],
+] as const) {
+  test(`the loader says what helps when ${what}`, async () => {
+    // Nothing in the path may be taken for a part of a message.
+    const path = join(await mainAlone(), "wasi");
+    renameSync(join(path, "..", "package"), path);
+    const { name } = JSON.parse(readFileSync(join(packages.addon, "..", "package.json"), "utf8"));
+    const place = join(path, "node_modules", name);
+    write(place, {
+      "package.json": JSON.stringify({ name, version: "0.0.0", main: "x.node" }),
+      "x.node": "no addon",
+    });
+    const code = `try { require("./index.js") } catch (error) { console.log(error.message) }`;
+    const printed = await run(process.execPath, [...runtimeOptions, "-e", code], { cwd: path });
+    assert.match(printed, remedy);
+    assert.doesNotMatch(printed, /isn't installed/);
+  });
+}

@@ -50,6 +50,8 @@ for (const [name, program, ...args] of runtimes) {
       await part("exit", join(place, "b.db"), String(CALLS)),
       await part("count", join(place, "b.db"), String(CALLS)),
     ];
+    await part("exit-worker", join(place, "c.db"), String(CALLS));
+    outcomes.push(await part("count", join(place, "c.db"), String(CALLS)));
     for (const outcome of outcomes) assert.equal(outcome.trim().split("\n").at(-1), "ok");
     const version = await run(program, ["--version"]);
     const results = process.env.TEST_RUNTIME_RESULTS;

@@ -3,9 +3,12 @@
  *
  * - `sqlite <file>`, `postgres <url> <schema>`: store, read, replay, close, and find it all again
  * - `exit <file> <count>`: so many calls, un-awaited, and the process exits
+ * - `exit-worker <file> <count>`: the same, of which a worker thread has made all but one
  * - `count <file> <count>`: so many events are in the file
  */
-const [part, specifier, ...given] = process.argv.slice(2);
+import { Worker, isMainThread, parentPort, workerData } from "node:worker_threads";
+
+const [part, specifier, ...given] = isMainThread ? process.argv.slice(2) : workerData;
 const { SQLiteSessionPersistDriver, PostgresSessionPersistDriver, buildReplayText } = await import(
   specifier
 );
@@ -84,6 +87,19 @@ const parts = {
     for (let at = 1; at <= Number(count); at += 1) void driver.insertEvent(event(at));
     console.log("ok");
     process.exit(0);
+  },
+  "exit-worker": (filename, count) => {
+    const driver = new SQLiteSessionPersistDriver({ filename });
+    if (isMainThread) {
+      void driver.insertEvent(event(1));
+      const worker = new Worker(new URL(import.meta.url), { workerData: process.argv.slice(2) });
+      worker.once("message", () => process.exit(0));
+    } else {
+      for (let at = 2; at <= Number(count); at += 1) void driver.insertEvent(event(at));
+      parentPort.postMessage("called");
+    }
+    // The worker stays.
+    return new Promise((resolve) => setTimeout(resolve, 60_000));
   },
   count: async (filename, count) => {
     const driver = new SQLiteSessionPersistDriver({ filename });
