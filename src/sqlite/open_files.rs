@@ -34,7 +34,7 @@ impl FileIdentity {
         Some(Self { device: 0, inode: 0 })
     }
 
-    /// Whether this process has it open. Looks at each of its files: some 2 µs a file.
+    /// Whether this process has it open. Looks at each of its files: some 6 µs a file, once a driver.
     #[cfg(unix)]
     fn is_open(self) -> bool {
         let Ok(descriptors) = std::fs::read_dir("/dev/fd") else { return false };
