@@ -26,8 +26,8 @@ use super::json::Json;
 
 /// How long a thread that ends waits for databases on other machines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it waits in any case, after others have waited.
-const LEAST_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long it waits if another has waited in vain, this long before at most.
+const FLUSH_TIMEOUT_IN_VAIN: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 pub struct Environment {
@@ -78,33 +78,38 @@ impl Environment {
     fn flush_all(&self) {
         let deadline = ending_deadline();
         self.exit_deadline.set(Some(deadline));
-        for store in self.stores.borrow().iter() {
-            store.flush(deadline);
-        }
+        flush(self.stores.borrow().iter(), deadline);
     }
 
     fn close_all(&self) {
-        let deadline = ending_deadline();
-        for store in self.stores.take() {
-            // First without waiting for long for what is far away.
-            store.flush(deadline);
+        let stores = self.stores.take();
+        // First without waiting for long for what is far away.
+        flush(stores.iter(), ending_deadline());
+        for store in stores {
             store.close();
         }
     }
 }
 
-/// When what ends stops waiting for databases that don't answer. Threads that end one after another, as
-/// Node ends a process's workers, share the time, but each has a little of its own.
+/// When a thread that ends last gave up waiting.
+static GAVE_UP: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// When what ends stops waiting for databases that don't answer: sooner if another thread has just waited
+/// in vain, as Node ends a process's workers one after another.
 fn ending_deadline() -> Instant {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let now = Instant::now();
-    let mut last = lock(&LAST);
-    let deadline = match *last {
-        Some(shared) if now < shared + LEAST_FLUSH_TIMEOUT => shared.max(now + LEAST_FLUSH_TIMEOUT),
-        _ => now + FLUSH_TIMEOUT,
-    };
-    *last = Some(deadline);
-    deadline
+    let is_in_vain = lock(&GAVE_UP).is_some_and(|then| now < then + FLUSH_TIMEOUT_IN_VAIN);
+    now + if is_in_vain { FLUSH_TIMEOUT_IN_VAIN } else { FLUSH_TIMEOUT }
+}
+
+fn flush<'store>(stores: impl Iterator<Item = &'store Arc<dyn SessionStore>>, deadline: Instant) {
+    for store in stores {
+        store.flush(deadline);
+    }
+    let now = Instant::now();
+    if now >= deadline {
+        *lock(&GAVE_UP) = Some(now);
+    }
 }
 
 /// The arguments of `process.on`.
@@ -163,9 +168,7 @@ fn install_exit_handler() {}
 
 #[cfg(unix)]
 extern "C" fn flush_process() {
-    let deadline = ending_deadline();
     let stores = std::mem::take(&mut *lock(&PROCESS_STORES));
-    for store in stores.iter().filter_map(Weak::upgrade) {
-        store.flush(deadline);
-    }
+    let stores: Vec<_> = stores.iter().filter_map(Weak::upgrade).collect();
+    flush(stores.iter(), ending_deadline());
 }
