@@ -12,6 +12,10 @@ const UNBUILT = /sandbox-agent-persist(\.wasi\.cjs|-wasm32-wasi)/;
 const MISSING = /cannot find (module|package)|resolution failed/i;
 /** What helps, by what an attempt said. */
 const REMEDIES = [
+  [
+    /^WASI binding/,
+    "There is none of WebAssembly: unset NAPI_RS_FORCE_WASI and NAPI_RS_WASI_FLAVOR.",
+  ],
   [/GLIBC_/, "It needs glibc 2.17 or later, or musl 1.2."],
   [
     /^What was loaded|version mismatch/,

@@ -215,8 +215,8 @@ pub trait SessionStore: Send + Sync {
 
     /// Blocks until every write submitted so far is settled: the process is about to end. What is
     /// on another machine isn't waited for beyond the deadline. From the first flush on, all later
-    /// ones together wait for locks as long as one call may.
-    fn flush(&self, deadline: Instant);
+    /// ones together wait for locks as long as one call may. `false`: the deadline came first.
+    fn flush(&self, deadline: Instant) -> bool;
 
     /// Writes what is queued, lets running reads finish, rejects queued ones, and frees the
     /// database. Blocks until that is done, by whichever thread. Calls after it give

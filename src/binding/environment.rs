@@ -104,11 +104,9 @@ fn ending_deadline() -> Instant {
 
 fn flush<'store>(stores: impl Iterator<Item = &'store Arc<dyn SessionStore>>, deadline: Instant) {
     for store in stores {
-        store.flush(deadline);
-    }
-    let now = Instant::now();
-    if now >= deadline {
-        *lock(&GAVE_UP) = Some(now);
+        if !store.flush(deadline) {
+            *lock(&GAVE_UP) = Some(Instant::now());
+        }
     }
 }
 

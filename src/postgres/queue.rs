@@ -336,16 +336,19 @@ impl Queue {
     }
 
     /// Blocks until every write accepted so far is settled, or until then. Nothing waits for longer
-    /// from here on, however long it may.
-    pub fn flush(&self, deadline: Instant) {
+    /// from here on, however long it may. `false`: something was waited for until then.
+    pub fn flush(&self, deadline: Instant) -> bool {
         let mut state = self.lock();
         state.last_deadline = Some(state.last_deadline.map_or(deadline, |last| last.min(deadline)));
         self.changed.notify_one();
         let awaited = state.accepted;
         let is_unsettled = |state: &mut State| state.unsettled.range(..=awaited).next().is_some();
+        let must_wait = is_unsettled(&mut state);
         let patience = deadline.saturating_duration_since(Instant::now());
         // What isn't stored by then is lost with the process; it was never acknowledged.
         let _ = self.settled.wait_timeout_while(state, patience, is_unsettled);
+        // At the deadline what waits is rejected, and settled by that.
+        !must_wait || Instant::now() < deadline
     }
 
     /// Accepts nothing from here on, and hands back the reads that aren't under way.

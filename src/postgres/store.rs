@@ -101,8 +101,8 @@ impl SessionStore for PostgresStore {
         accepted.err().map(Err)
     }
 
-    fn flush(&self, deadline: Instant) {
-        self.queue.flush(deadline);
+    fn flush(&self, deadline: Instant) -> bool {
+        self.queue.flush(deadline)
     }
 
     fn close(&self) {

@@ -166,10 +166,12 @@ fn open_location(
             database_code: None,
         });
     }
+    // Declared first, to be dropped after the connection if anything fails.
+    let claim;
     let mut connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(cannot_open)?;
-    let claim = Some(opening.finish(&location.path));
+    claim = Some(opening.finish(&location.path));
     if is_shared {
         // If there is a log: alone, SQLite keeps its index in its own memory, unshared.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
@@ -182,6 +184,7 @@ fn open_location(
     });
     let layout = match inspected {
         Err(error) if is_for_want_of_lock_files(&error) && !location.has_wal_file() => {
+            drop(connection);
             return open_immutable(options, location, claim);
         }
         inspected => inspected?,
@@ -325,6 +328,9 @@ fn why_no_file_can_be_there(path: &Path) -> Option<String> {
         Some("its folder does not exist".to_owned())
     } else if path.is_dir() {
         Some("it is a folder".to_owned())
+    } else if path.exists() && !path.is_file() {
+        // To open a pipe may take forever.
+        Some("it is no regular file".to_owned())
     } else {
         None
     }

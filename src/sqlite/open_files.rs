@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::lock::lock;
 
+/// Held by the store that opens its first connection. Apart from the list, for which closing must not wait.
+static OPENING: Mutex<()> = Mutex::new(());
 /// The files of open stores, each as often as it is open.
 static CLAIMED: Mutex<Vec<FileIdentity>> = Mutex::new(Vec::new());
 
@@ -50,24 +52,24 @@ impl FileIdentity {
 
 /// A store that is about to open its first connection: meanwhile no other does.
 pub struct Opening {
-    claimed: MutexGuard<'static, Vec<FileIdentity>>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Opening {
     /// Waits for the others.
     pub fn begin() -> Self {
-        Self { claimed: lock(&CLAIMED) }
+        Self { _turn: lock(&OPENING) }
     }
 
     /// Whether this process has the file open, and not through this copy of SQLite.
     pub fn is_open_elsewhere(&self, path: &Path) -> bool {
-        FileIdentity::of(path).is_some_and(|file| !self.claimed.contains(&file) && file.is_open())
+        FileIdentity::of(path).is_some_and(|file| !lock(&CLAIMED).contains(&file) && file.is_open())
     }
 
     /// The connection is open.
-    pub fn finish(mut self, path: &Path) -> Claim {
+    pub fn finish(self, path: &Path) -> Claim {
         let file = FileIdentity::of(path);
-        self.claimed.extend(file);
+        lock(&CLAIMED).extend(file);
         Claim { file }
     }
 }

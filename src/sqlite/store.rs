@@ -61,7 +61,9 @@ impl SessionStore for PrivateStore {
         })
     }
 
-    fn flush(&self, _deadline: Instant) {}
+    fn flush(&self, _deadline: Instant) -> bool {
+        true
+    }
 
     fn close(&self) {
         lock(&self.connection).take();
@@ -87,7 +89,7 @@ impl FileStore {
         options: &SqliteOptions,
         completions: Arc<dyn Completions>,
     ) -> Result<Self, StoreError> {
-        let Database { connection, location, access, layout, claim } =
+        let Database { claim, connection, location, access, layout } =
             connection::open_file(options)?;
         let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
         let statements = Arc::new(ReadStatements::new(layout.optional_columns()));
@@ -182,8 +184,9 @@ impl SessionStore for FileStore {
         }
     }
 
-    fn flush(&self, _deadline: Instant) {
+    fn flush(&self, _deadline: Instant) -> bool {
         self.queue.flush();
+        true
     }
 
     fn close(&self) {

@@ -289,11 +289,13 @@ fn parse_url(text: &str) -> Result<(Url, bool), SettingsError> {
 /// Whether a password with a raw `#`, `/` or `?` ended the host too early: a part of it was then
 /// taken for the host, which errors show.
 fn has_rest_of_password(url: &Url) -> bool {
+    let has_credentials = !url.username().is_empty() || url.password().is_some();
     let names = url.query().unwrap_or_default().split('&');
     let mut names = names.map(|pair| pair.split('=').next().unwrap_or_default());
-    url.path().contains('@')
-        || url.fragment().is_some_and(|fragment| fragment.contains('@'))
-        || names.any(|name| name.contains('@'))
+    let is_in_path = !has_credentials && url.path().contains('@');
+    let is_in_fragment = url.fragment().is_some_and(|fragment| fragment.contains('@'));
+    url.scheme() != "socket"
+        && (is_in_path || is_in_fragment || names.any(|name| name.contains('@')))
 }
 
 fn has_scheme(text: &str) -> bool {

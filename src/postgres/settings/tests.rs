@@ -121,6 +121,8 @@ fn connection_strings_are_read_as_node_postgres_does() {
         ("postgres://u:p@ss:w@h/db", "u p@ss:w h:5432 db"),
         ("postgres://u:p+q@h/d+b", "u p+q h:5432 d+b"),
         ("postgres://u:p@h/a%2Fb%20c", "u p h:5432 a%2Fb c"),
+        ("postgres://u:p@h/a@b", "u p h:5432 a@b"),
+        ("socket:/a@b?db=x", "os-user - [/a@b]:5432 x"),
         // IPv6.
         ("postgres://u:p@[::1]:5433/db", "u p ::1:5433 db"),
         ("postgres://u:p w@[::1]/db", "u p w ::1:5432 db"),
