@@ -151,20 +151,12 @@ fn open_location(
 ) -> Result<Database, StoreError> {
     let cannot_open = |error| cannot_open(&options.filename, &location.path, &error);
     if let Some(reason) = why_no_file_can_be_there(&location.path) {
-        return Err(StoreError::CannotOpen {
-            database: options.filename.clone(),
-            reason,
-            database_code: None,
-        });
+        return Err(refused(options, reason));
     }
     let deadline = Instant::now() + OPEN_TIMEOUT.min(options.busy_timeout);
     let opening = Opening::begin();
     if opening.is_open_elsewhere(&location.path) {
-        return Err(StoreError::CannotOpen {
-            database: options.filename.clone(),
-            reason: OPEN_ELSEWHERE.to_owned(),
-            database_code: None,
-        });
+        return Err(refused(options, OPEN_ELSEWHERE));
     }
     // Declared first, to be dropped after the connection if anything fails.
     let claim;
@@ -234,11 +226,10 @@ fn read_only(database: Database, options: &SqliteOptions) -> Result<Database, St
     if database.layout.is_readable() {
         return Ok(database);
     }
-    Err(StoreError::CannotOpen {
-        database: options.filename.clone(),
-        reason: "its tables are missing or of an old layout, and the file is read-only; open it once where it can be written".to_owned(),
-        database_code: None,
-    })
+    Err(refused(
+        options,
+        "its tables are missing or of an old layout, and the file is read-only; open it once where it can be written",
+    ))
 }
 
 /// Switches to the journal that is safe where the file lies.
@@ -254,11 +245,10 @@ fn choose_journal(
         set_journal_mode(connection, wanted).map_err(failure::store_error)
     })?;
     if is_shared && mode == "wal" {
-        return Err(StoreError::CannotOpen {
-            database: options.filename.clone(),
-            reason: "it is in WAL mode on a network file system, where that corrupts it, and others have it open".to_owned(),
-            database_code: None,
-        });
+        return Err(refused(
+            options,
+            "it is in WAL mode on a network file system, where that corrupts it, and others have it open",
+        ));
     }
     if is_shared {
         connection.pragma_update(None, "locking_mode", "NORMAL").map_err(failure::store_error)?;
@@ -312,6 +302,15 @@ fn retry_while_busy<T>(
 /// changed, and SQLite takes a name that begins with `file:` for a URI.
 fn absolute_path(filename: &str) -> PathBuf {
     std::path::absolute(filename).unwrap_or_else(|_| PathBuf::from(filename))
+}
+
+/// The error of a file that isn't opened, with our reason rather than SQLite's.
+fn refused(options: &SqliteOptions, reason: impl Into<String>) -> StoreError {
+    StoreError::CannotOpen {
+        database: options.filename.clone(),
+        reason: reason.into(),
+        database_code: None,
+    }
 }
 
 /// SQLite couldn't make or use its `-wal` and `-shm` beside a file that it can read.
