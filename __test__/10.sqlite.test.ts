@@ -6,10 +6,17 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver, type SessionEvent } from "../index.js";
-import { allEvents, event, file, folder, open, rejection, session } from "./support/fixtures.ts";
+import {
+  allEvents,
+  event,
+  file,
+  folder,
+  onWindows,
+  open,
+  rejection,
+  session,
+} from "./support/fixtures.ts";
 import { TypeScriptSQLiteDriver } from "./support/typescript-driver.ts";
-
-const onWindows = process.platform === "win32";
 
 test("a read sees 1,000 inserts called before it and not awaited", async (t) => {
   const driver = open(t, { filename: file(t) });

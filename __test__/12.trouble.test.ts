@@ -7,11 +7,19 @@ import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver } from "../index.js";
-import { allEvents, event, file, folder, open, rejection, session } from "./support/fixtures.ts";
+import {
+  allEvents,
+  event,
+  file,
+  folder,
+  onWindows,
+  open,
+  rejection,
+  session,
+} from "./support/fixtures.ts";
 import { runToEnd, start } from "./support/fork.ts";
 
 const isRoot = process.getuid?.() === 0;
-const onWindows = process.platform === "win32";
 const skip = onWindows && "who may write isn't said by a file's mode";
 
 test("a file that is no database is refused and left alone", (t) => {

@@ -21,7 +21,9 @@ for (const [name, create] of Object.entries(databases)) {
     });
 
     await live(async (sdk, persist) => {
-      assert.deepEqual(await allEvents(persist, "b"), before);
+      // The answer to the last prompt may have come in after its chunks.
+      const found = await allEvents(persist, "b");
+      assert.deepEqual(found.slice(0, before.length), before);
       const { items } = await sdk.listSessions();
       assert.deepEqual(items.map(({ id }) => id).sort(), ["a", "b", "c"]);
 
@@ -33,7 +35,7 @@ for (const [name, create] of Object.entries(databases)) {
         .split("\n")
         .filter((line: string) => line.startsWith("{"))
         .map((line: string) => JSON.parse(line));
-      const window = before.slice(-50).slice(0, envelopes.length);
+      const window = found.slice(-50).slice(0, envelopes.length);
       assert.deepEqual(
         envelopes,
         window.map(({ createdAt, sender, payload }) => ({ createdAt, sender, payload })),

@@ -11,6 +11,8 @@ import {
   type SQLiteSessionPersistDriverOptions,
 } from "../../index.js";
 
+export const onWindows = process.platform === "win32";
+
 /** Folders go when all is done and every driver closed: Windows keeps a file that somebody has open. */
 const folders: string[] = [];
 const removeFolders = () => {
