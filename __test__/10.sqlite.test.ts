@@ -1,7 +1,7 @@
 /** What the SQLite driver adds to the contract. */
 import assert from "node:assert/strict";
 import { existsSync, renameSync, rmSync, statSync } from "node:fs";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import Database from "better-sqlite3";
@@ -227,19 +227,45 @@ test("a driver keeps to its file when the working folder changes", async (t) => 
   assert.ok(!existsSync(`${second}/a.db`));
 });
 
+const unlessMovable = { skip: onWindows && "nobody can move an open file" };
+
+/** A driver with an event, and the name that its file had. */
+async function openAndMove(t: TestContext) {
+  const filename = file(t);
+  const driver = open(t, { filename });
+  await driver.insertEvent("s", event("s", 1));
+  for (const suffix of ["", "-wal", "-shm"])
+    renameSync(filename + suffix, `${filename}.old${suffix}`);
+  return { driver, filename };
+}
+
 for (const replaced of [false, true]) {
   const name = `nothing is acknowledged into a ${replaced ? "replaced" : "deleted"} file`;
-  test(name, { skip: onWindows && "nobody can move an open file" }, async (t) => {
-    const filename = file(t);
-    const driver = open(t, { filename });
-    await driver.insertEvent("s", event("s", 1));
-    for (const suffix of ["", "-wal", "-shm"])
-      renameSync(filename + suffix, `${filename}.old${suffix}`);
+  test(name, unlessMovable, async (t) => {
+    const { driver, filename } = await openAndMove(t);
     if (replaced) open(t, { filename });
     const error = await rejection(driver.insertEvent("s", event("s", 2)));
     assert.equal(error.code, "ERR_PERSIST_MOVED");
   });
 }
+
+test("a list shows nothing of a file that took the place of its own", unlessMovable, async (t) => {
+  const { driver, filename } = await openAndMove(t);
+  await open(t, { filename }).insertEvent("s", event("s", 2));
+  const error = await rejection(driver.listEvents({ sessionId: "s" }));
+  assert.equal(error.code, "ERR_PERSIST_MOVED");
+});
+
+test(
+  "a list that is refused keeps nobody from the file that took its place",
+  unlessMovable,
+  async (t) => {
+    const { driver, filename } = await openAndMove(t);
+    new SQLiteSessionPersistDriver({ filename }).close();
+    await rejection(driver.listEvents({ sessionId: "s" }));
+    await open(t, { filename }).insertEvent("s", event("s", 2));
+  },
+);
 
 test("the text of an event is its payload's, whatever toJSON the event has", async (t) => {
   const driver = open(t);

@@ -30,6 +30,8 @@ const OPEN_ELSEWHERE: &str = "this process has it open already, by other means t
 #[derive(Debug, Clone)]
 pub struct Location {
     path: PathBuf,
+    /// Of the file that the first connection is to.
+    identity: Option<FileIdentity>,
     /// A file in a folder that can't be written, where SQLite can't have its lock files.
     is_immutable: bool,
 }
@@ -58,6 +60,11 @@ pub struct Database {
 }
 
 impl Location {
+    /// Before there is a connection.
+    fn of(path: PathBuf) -> Self {
+        Self { path, identity: None, is_immutable: false }
+    }
+
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = if self.is_immutable {
@@ -75,29 +82,35 @@ impl Location {
     }
 
     /// One more connection that may write.
-    pub fn open_writable(&self, busy_timeout: Duration) -> rusqlite::Result<Connection> {
-        self.open_with_timeout(OpenFlags::SQLITE_OPEN_READ_WRITE, busy_timeout)
+    pub fn open_writable(&self, busy_timeout: Duration) -> Result<Connection, StoreError> {
+        self.open_one_more(OpenFlags::SQLITE_OPEN_READ_WRITE, busy_timeout)
     }
 
     /// One more connection that only reads.
-    pub fn open_read_only(&self, busy_timeout: Duration) -> rusqlite::Result<Connection> {
-        self.open_with_timeout(OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout)
+    pub fn open_read_only(&self, busy_timeout: Duration) -> Result<Connection, StoreError> {
+        self.open_one_more(OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout)
     }
 
-    fn open_with_timeout(
+    fn open_one_more(
         &self,
         flags: OpenFlags,
         busy_timeout: Duration,
-    ) -> rusqlite::Result<Connection> {
-        let connection = self.open(flags)?;
-        connection.busy_timeout(busy_timeout)?;
-        connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
+    ) -> Result<Connection, StoreError> {
+        let opened = self.open(flags);
+        // After it was opened: else it may be moved between the two.
+        if self.is_moved() {
+            return Err(StoreError::Moved);
+        }
+        let connection = opened.map_err(failure::store_error)?;
+        connection.busy_timeout(busy_timeout).map_err(failure::store_error)?;
+        let cache_size = connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES);
+        cache_size.map_err(failure::store_error)?;
         Ok(connection)
     }
 
-    /// Tells this file from another that is later found under its name.
-    pub fn identity(&self) -> Option<FileIdentity> {
-        FileIdentity::of(&self.path)
+    /// Whether another file, or none, is found under its name now.
+    pub fn is_moved(&self) -> bool {
+        FileIdentity::of(&self.path) != self.identity
     }
 
     fn has_wal_file(&self) -> bool {
@@ -129,7 +142,7 @@ fn harden(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Opens a database that no other connection can see, in memory or in a temporary file.
 pub fn open_private(options: &SqliteOptions) -> Result<Database, StoreError> {
-    let location = Location { path: PathBuf::from(&options.filename), is_immutable: false };
+    let location = Location::of(PathBuf::from(&options.filename));
     let mut connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(failure::store_error)?;
@@ -139,23 +152,24 @@ pub fn open_private(options: &SqliteOptions) -> Result<Database, StoreError> {
 
 /// Opens a file. Blocks for at most [`OPEN_TIMEOUT`] on somebody else's lock.
 pub fn open_file(options: &SqliteOptions) -> Result<Database, StoreError> {
-    let location = Location { path: absolute_path(&options.filename), is_immutable: false };
+    let location = Location::of(absolute_path(&options.filename));
     let is_shared = filesystem::is_shared(&location.path);
     open_location(options, location, is_shared)
 }
 
 fn open_location(
     options: &SqliteOptions,
-    location: Location,
+    mut location: Location,
     is_shared: bool,
 ) -> Result<Database, StoreError> {
-    let cannot_open = |error| cannot_open(&options.filename, &location.path, &error);
-    if let Some(reason) = why_no_file_can_be_there(&location.path) {
+    let path = location.path.clone();
+    let cannot_open = |error| cannot_open(&options.filename, &path, &error);
+    if let Some(reason) = why_no_file_can_be_there(&path) {
         return Err(refused(options, reason));
     }
     let deadline = Instant::now() + OPEN_TIMEOUT.min(options.busy_timeout);
     let opening = Opening::begin();
-    if opening.is_open_elsewhere(&location.path) {
+    if opening.is_open_elsewhere(&path) {
         return Err(refused(options, OPEN_ELSEWHERE));
     }
     // Declared first, to be dropped after the connection if anything fails.
@@ -163,7 +177,8 @@ fn open_location(
     let mut connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(cannot_open)?;
-    claim = Some(opening.finish(&location.path));
+    location.identity = FileIdentity::of(&path);
+    claim = Some(opening.finish(location.identity));
     if is_shared {
         // If there is a log: alone, SQLite keeps its index in its own memory, unshared.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
@@ -377,8 +392,7 @@ mod tests {
     }
 
     fn open_as(path: &Path, is_shared: bool) -> Result<Database, StoreError> {
-        let location = Location { path: path.to_owned(), is_immutable: false };
-        open_location(&options(path), location, is_shared)
+        open_location(&options(path), Location::of(path.to_owned()), is_shared)
     }
 
     #[test]

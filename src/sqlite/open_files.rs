@@ -67,8 +67,7 @@ impl Opening {
     }
 
     /// The connection is open.
-    pub fn finish(self, path: &Path) -> Claim {
-        let file = FileIdentity::of(path);
+    pub fn finish(self, file: Option<FileIdentity>) -> Claim {
         lock(&CLAIMED).extend(file);
         Claim { file }
     }

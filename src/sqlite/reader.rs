@@ -14,7 +14,6 @@ use crate::model::Page;
 use crate::store::{Completion, Completions, EventsQuery, OperationResult, Outcome, Query, Ticket};
 
 use super::connection::Location;
-use super::failure;
 use super::queries::ReadStatements;
 use super::queue::{Queue, Read};
 use super::read_ahead::{self, ReadAhead};
@@ -148,8 +147,7 @@ impl Readers {
 
     fn read(&self, connection: &mut Option<Connection>, query: &Query) -> OperationResult {
         if connection.is_none() {
-            let opened = self.location.open_read_only(self.busy_timeout);
-            *connection = Some(opened.map_err(failure::store_error)?);
+            *connection = Some(self.location.open_read_only(self.busy_timeout)?);
         }
         let connection = connection.as_ref().expect("opened above");
         answer(connection, &self.statements, query)

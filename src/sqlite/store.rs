@@ -94,9 +94,7 @@ impl FileStore {
         let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
         let statements = Arc::new(ReadStatements::new(layout.optional_columns()));
         let inline_reads = match access {
-            Access::Wal => {
-                Some(location.open_read_only(Duration::ZERO).map_err(failure::store_error)?)
-            }
+            Access::Wal => Some(location.open_read_only(Duration::ZERO)?),
             Access::RollbackJournal | Access::ReadOnly => None,
         };
         let inline_reads = Arc::new(Mutex::new(inline_reads));

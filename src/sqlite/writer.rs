@@ -16,7 +16,6 @@ use crate::store::{Completion, Completions, Outcome, Row};
 use super::checkpointer::{self, Checkpointer};
 use super::connection::Location;
 use super::failure;
-use super::open_files::FileIdentity;
 use super::queries;
 use super::queue::{Queue, Work, Write};
 use super::reader::Readers;
@@ -41,8 +40,6 @@ pub struct Writer {
     completions: Arc<dyn Completions>,
     checkpointer: Checkpointer,
     location: Location,
-    /// What the file was when it was opened.
-    identity: Option<FileIdentity>,
     /// The size of the log after the last commit; none without a log.
     wal_pages: Arc<AtomicU32>,
     last_wal_pages: u32,
@@ -72,7 +69,6 @@ impl Writer {
             readers,
             completions,
             checkpointer: Checkpointer::new(location.clone()),
-            identity: location.identity(),
             location,
             wal_pages,
             last_wal_pages: 0,
@@ -114,7 +110,7 @@ impl Writer {
 
     /// The results of the batch's first writes; of none if a lock must be waited for.
     fn commit_first(&self, batch: &mut Vec<Write>) -> Vec<WriteResult> {
-        if self.location.identity() != self.identity {
+        if self.location.is_moved() {
             return vec![Err(StoreError::Moved); batch.len()];
         }
         commit_first(&self.connection, batch, |batch| self.queue.take_more(batch))
