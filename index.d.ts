@@ -433,7 +433,7 @@ export declare class SQLiteSessionPersistDriver {
    * @param options Default: a database in memory.
    * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
    * @throws {PersistError} `ERR_PERSIST_CANNOT_OPEN`, `ERR_PERSIST_NOT_A_DATABASE`,
-   * `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`: nothing in the file was changed.
+   * `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`, `ERR_PERSIST_MOVED`: nothing in the file was changed.
    */
   constructor(options?: SQLiteSessionPersistDriverOptions)
   /**

@@ -229,13 +229,13 @@ test("a driver keeps to its file when the working folder changes", async (t) => 
 
 const unlessMovable = { skip: onWindows && "nobody can move an open file" };
 
-/** A driver with an event, and the name that its file had. */
-async function openAndMove(t: TestContext) {
+/** A driver with an event, whose file was moved with these beside it, and the name that it had. */
+async function openAndMove(t: TestContext, suffixes = ["", "-wal", "-shm"]) {
   const filename = file(t);
   const driver = open(t, { filename });
   await driver.insertEvent("s", event("s", 1));
-  for (const suffix of ["", "-wal", "-shm"])
-    renameSync(filename + suffix, `${filename}.old${suffix}`);
+  await driver.listEvents({ sessionId: "s" });
+  for (const suffix of suffixes) renameSync(filename + suffix, `${filename}.old${suffix}`);
   return { driver, filename };
 }
 
@@ -249,23 +249,45 @@ for (const replaced of [false, true]) {
   });
 }
 
-test("a list shows nothing of a file that took the place of its own", unlessMovable, async (t) => {
-  const { driver, filename } = await openAndMove(t);
-  await open(t, { filename }).insertEvent("s", event("s", 2));
-  const error = await rejection(driver.listEvents({ sessionId: "s" }));
+test("nothing is acknowledged into a log that was deleted", unlessMovable, async (t) => {
+  const { driver } = await openAndMove(t, ["-wal"]);
+  const error = await rejection(driver.insertEvent("s", event("s", 2)));
   assert.equal(error.code, "ERR_PERSIST_MOVED");
 });
 
-test(
-  "a list that is refused keeps nobody from the file that took its place",
-  unlessMovable,
-  async (t) => {
-    const { driver, filename } = await openAndMove(t);
-    new SQLiteSessionPersistDriver({ filename }).close();
-    await rejection(driver.listEvents({ sessionId: "s" }));
-    await open(t, { filename }).insertEvent("s", event("s", 2));
-  },
-);
+test("a log that another SQLite in the process deletes is missed", unlessMovable, async (t) => {
+  const filename = file(t);
+  const driver = open(t, { filename });
+  await driver.insertEvent("s", event("s", 1));
+  const other = new Database(filename);
+  other.pragma("user_version");
+  other.close();
+  const error = await rejection(driver.insertEvent("s", event("s", 2)));
+  assert.equal(error.code, "ERR_PERSIST_MOVED");
+});
+
+test("no list is of a file that took the place of one's own", unlessMovable, async (t) => {
+  const { driver, filename } = await openAndMove(t);
+  await open(t, { filename }).insertEvent("s", event("s", 2));
+  const lists = [driver.listEvents({ sessionId: "s" }), driver.listSessions(), driver.replay("s")];
+  const codes = (await Promise.all(lists.map(rejection))).map(({ code }) => code);
+  assert.deepEqual(new Set(codes), new Set(["ERR_PERSIST_MOVED"]));
+});
+
+test("a driver whose file was moved keeps nobody from the new one", unlessMovable, async (t) => {
+  const { driver, filename } = await openAndMove(t);
+  new SQLiteSessionPersistDriver({ filename }).close();
+  await rejection(driver.listEvents({ sessionId: "s" }));
+  await open(t, { filename }).insertEvent("s", event("s", 2));
+});
+
+test("where a moved file's log is in use, no other file is opened", unlessMovable, async (t) => {
+  const { driver, filename } = await openAndMove(t, [""]);
+  const open = () => new SQLiteSessionPersistDriver({ filename });
+  assert.throws(open, { code: "ERR_PERSIST_CANNOT_OPEN" });
+  driver.close();
+  open().close();
+});
 
 test("the text of an event is its payload's, whatever toJSON the event has", async (t) => {
   const driver = open(t);

@@ -70,7 +70,7 @@ pub enum StoreError {
 
     /// Somebody else held the database locked for too long.
     #[error(
-        "the database stayed locked by another connection for longer than busyTimeoutMs allows"
+        "the database stayed locked by another connection for longer than busyTimeoutMs allows, or, in the constructor, for 5 seconds"
     )]
     Busy { database_code: DatabaseCode },
 
@@ -88,7 +88,7 @@ pub enum StoreError {
 
     /// The file isn't where it was opened: what is written now would be lost.
     #[error(
-        "the database file was moved, deleted or replaced while it was open; close the driver and open the file anew"
+        "the database file or its -wal was moved, deleted or replaced while it was open; close the driver and open the file anew"
     )]
     Moved,
 

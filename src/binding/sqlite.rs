@@ -34,7 +34,7 @@ impl SQLiteSessionPersistDriver {
     /// @param options Default: a database in memory.
     /// @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
     /// @throws {PersistError} `ERR_PERSIST_CANNOT_OPEN`, `ERR_PERSIST_NOT_A_DATABASE`,
-    /// `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`: nothing in the file was changed.
+    /// `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`, `ERR_PERSIST_MOVED`: nothing in the file was changed.
     #[napi(constructor, ts_args_type = "options?: SQLiteSessionPersistDriverOptions")]
     pub fn new(env: &Env, this: This<'_>, options: Unknown<'_>) -> napi::Result<Self> {
         let environment = Environment::of(env)?;

@@ -11,7 +11,7 @@ use crate::layout::Layout;
 
 use super::failure;
 use super::filesystem;
-use super::open_files::{Claim, FileIdentity, Opening};
+use super::open_files::{Claim, Opening, PlacedFile};
 use super::options::{Durability, SqliteOptions};
 use super::schema;
 
@@ -24,14 +24,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// What better-sqlite3 uses; SQLite's own 2 MB make indexes of random ids thrash.
 const CACHE_KIBIBYTES: i64 = 16_000;
 
-const OPEN_ELSEWHERE: &str = "this process has it open already, by other means than this copy of this package: a second copy or another version of it, better-sqlite3, node:sqlite, or a plain file handle. To close that would drop the locks that protect the database. Use one copy, or close the other first";
+const OPEN_ELSEWHERE: &str = "this process has it open already (or its -wal or -shm), by other means than this copy of this package: a second copy or another version of it, better-sqlite3, node:sqlite, a plain file handle, or a driver whose own file was moved away from here. To close that would drop the locks that protect the database. Use one copy, or close the other first";
 
 /// Where a database is, and how to open one more connection to it.
 #[derive(Debug, Clone)]
 pub struct Location {
     path: PathBuf,
-    /// Of the file that the first connection is to.
-    identity: Option<FileIdentity>,
+    /// What the first connection has open.
+    files: Vec<PlacedFile>,
     /// A file in a folder that can't be written, where SQLite can't have its lock files.
     is_immutable: bool,
 }
@@ -62,7 +62,7 @@ pub struct Database {
 impl Location {
     /// Before there is a connection.
     fn of(path: PathBuf) -> Self {
-        Self { path, identity: None, is_immutable: false }
+        Self { path, files: Vec::new(), is_immutable: false }
     }
 
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -96,27 +96,43 @@ impl Location {
         flags: OpenFlags,
         busy_timeout: Duration,
     ) -> Result<Connection, StoreError> {
-        let opened = self.open(flags);
-        // After it was opened: else it may be moved between the two.
-        if self.is_moved() {
-            return Err(StoreError::Moved);
-        }
-        let connection = opened.map_err(failure::store_error)?;
-        connection.busy_timeout(busy_timeout).map_err(failure::store_error)?;
-        let cache_size = connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES);
-        cache_size.map_err(failure::store_error)?;
+        // To open and close somebody else's file would drop the locks that this process has on it.
+        self.check_is_in_place()?;
+        let opened = self.open_with_timeout(flags, busy_timeout).map_err(failure::store_error);
+        // It may have been moved meanwhile.
+        self.check_is_in_place()?;
+        opened
+    }
+
+    fn open_with_timeout(
+        &self,
+        flags: OpenFlags,
+        busy_timeout: Duration,
+    ) -> rusqlite::Result<Connection> {
+        let connection = self.open(flags)?;
+        connection.busy_timeout(busy_timeout)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
         Ok(connection)
     }
 
-    /// Whether another file, or none, is found under its name now.
-    pub fn is_moved(&self) -> bool {
-        FileIdentity::of(&self.path) != self.identity
+    /// Whether what is open is still what is found there: if not, what is written now would be lost, and
+    /// what is read may be another's.
+    pub fn check_is_in_place(&self) -> Result<(), StoreError> {
+        if self.files.iter().any(PlacedFile::is_gone) { Err(StoreError::Moved) } else { Ok(()) }
+    }
+
+    /// Whoever deletes the log, as another copy of SQLite does that closes the database last, must be noticed.
+    fn keep_log_in_place(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        // The log is there from the first read on.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        // A link is followed by SQLite, and the log is beside what it leads to.
+        let log = connection.path().map(|path| filesystem::beside(Path::new(path), "-wal"));
+        self.files.extend(log.and_then(PlacedFile::at));
+        Ok(())
     }
 
     fn has_wal_file(&self) -> bool {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        Path::new(&name).exists()
+        filesystem::beside(&self.path, "-wal").exists()
     }
 }
 
@@ -177,8 +193,8 @@ fn open_location(
     let mut connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(cannot_open)?;
-    location.identity = FileIdentity::of(&path);
-    claim = Some(opening.finish(location.identity));
+    claim = Some(opening.finish(&path));
+    location.files.extend(PlacedFile::at(path.clone()));
     if is_shared {
         // If there is a log: alone, SQLite keeps its index in its own memory, unshared.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
@@ -216,6 +232,9 @@ fn open_location(
             schema::upgrade(connection, &options.filename)
         })?
     };
+    if access == Access::Wal {
+        location.keep_log_in_place(&connection).map_err(cannot_open)?;
+    }
     Ok(Database { connection, location, access, layout, claim })
 }
 

@@ -1,7 +1,7 @@
 //! Whether a database lies on a network, where a WAL corrupts: its index is shared memory,
 //! and memory isn't shared between machines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether the folder that holds `file` is on a network file system, or on one (FUSE) that
 /// may be.
@@ -51,6 +51,13 @@ pub fn is_shared(file: &Path) -> bool {
 )))]
 pub fn is_shared(_file: &Path) -> bool {
     false
+}
+
+/// The file beside `file` that SQLite names so.
+pub fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// The folder that holds `file`.

@@ -4,10 +4,12 @@
 //! each other out, and whoever closes a file drops the locks of all. SQLite knows of its own connections
 //! alone; a second copy of it comes with another driver, or with another version of this package.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::lock::lock;
+
+use super::filesystem;
 
 /// Held by the store that opens its first connection. Apart from the list, for which closing must not wait.
 static OPENING: Mutex<()> = Mutex::new(());
@@ -25,9 +27,7 @@ impl FileIdentity {
     /// The file's that is there now.
     #[cfg(unix)]
     pub fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { device: metadata.dev(), inode: metadata.ino() })
+        std::fs::metadata(path).ok().map(|metadata| Self::in_metadata(&metadata))
     }
 
     /// Windows doesn't let go of an open file's name.
@@ -36,18 +36,54 @@ impl FileIdentity {
         Some(Self { device: 0, inode: 0 })
     }
 
-    /// Whether this process has it open. Looks at each of its files: some 6 µs a file, once a driver.
     #[cfg(unix)]
-    fn is_open(self) -> bool {
-        let Ok(descriptors) = std::fs::read_dir("/dev/fd") else { return false };
-        descriptors.flatten().any(|descriptor| Self::of(&descriptor.path()) == Some(self))
+    fn in_metadata(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// A file that must stay where it is while it is open.
+#[derive(Debug, Clone)]
+pub struct PlacedFile {
+    path: PathBuf,
+    identity: FileIdentity,
+}
+
+impl PlacedFile {
+    /// The file that is there now.
+    pub fn at(path: PathBuf) -> Option<Self> {
+        FileIdentity::of(&path).map(|identity| Self { path, identity })
     }
 
-    /// Locks are each handle's own on Windows.
+    /// Whether another file, or none, is found in its place. Where nobody may look, it is still there.
+    #[cfg(unix)]
+    pub fn is_gone(&self) -> bool {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        match std::fs::metadata(&self.path) {
+            Ok(found) => FileIdentity::in_metadata(&found) != self.identity,
+            Err(error) => matches!(error.kind(), NotFound | NotADirectory),
+        }
+    }
+
     #[cfg(not(unix))]
-    fn is_open(self) -> bool {
+    pub fn is_gone(&self) -> bool {
         false
     }
+}
+
+/// Whether this process has one of them open. Looks at each of its files: some 6 µs a file, once a driver.
+#[cfg(unix)]
+fn is_any_open(files: &[FileIdentity]) -> bool {
+    let Ok(descriptors) = std::fs::read_dir("/dev/fd") else { return false };
+    let mut open = descriptors.flatten().filter_map(|file| FileIdentity::of(&file.path()));
+    open.any(|file| files.contains(&file))
+}
+
+/// Locks are each handle's own on Windows.
+#[cfg(not(unix))]
+fn is_any_open(_files: &[FileIdentity]) -> bool {
+    false
 }
 
 /// A store that is about to open its first connection: meanwhile no other does.
@@ -61,13 +97,23 @@ impl Opening {
         Self { _turn: lock(&OPENING) }
     }
 
-    /// Whether this process has the file open, and not through this copy of SQLite.
+    /// Whether this process has the database open, and not through this copy of SQLite; or the log or the
+    /// locks beside it, as a driver has whose file was moved without them.
     pub fn is_open_elsewhere(&self, path: &Path) -> bool {
-        FileIdentity::of(path).is_some_and(|file| !lock(&CLAIMED).contains(&file) && file.is_open())
+        let database = FileIdentity::of(path);
+        if database.is_some_and(|file| lock(&CLAIMED).contains(&file)) {
+            return false;
+        }
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let beside =
+            ["-wal", "-shm"].map(|suffix| FileIdentity::of(&filesystem::beside(&path, suffix)));
+        let files: Vec<_> = beside.into_iter().chain([database]).flatten().collect();
+        !files.is_empty() && is_any_open(&files)
     }
 
     /// The connection is open.
-    pub fn finish(self, file: Option<FileIdentity>) -> Claim {
+    pub fn finish(self, path: &Path) -> Claim {
+        let file = FileIdentity::of(path);
         lock(&CLAIMED).extend(file);
         Claim { file }
     }

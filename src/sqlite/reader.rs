@@ -150,7 +150,9 @@ impl Readers {
             *connection = Some(self.location.open_read_only(self.busy_timeout)?);
         }
         let connection = connection.as_ref().expect("opened above");
-        answer(connection, &self.statements, query)
+        let result = answer(connection, &self.statements, query);
+        self.location.check_is_in_place()?;
+        result
     }
 
     /// The system gives us no thread: nobody will ever take what waits.

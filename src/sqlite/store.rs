@@ -78,6 +78,8 @@ struct FileStore {
     completions: Arc<dyn Completions>,
     statements: Arc<ReadStatements>,
     is_read_only: bool,
+    /// Of a store that doesn't write: while it has the file open, no other file gets its inode.
+    first_connection: Mutex<Option<Connection>>,
     /// Only in WAL mode, where a reader waits for nobody.
     inline_reads: Arc<InlineReads>,
     writer: Mutex<Option<JoinHandle<Connection>>>,
@@ -106,8 +108,8 @@ impl FileStore {
             Arc::clone(&completions),
             Arc::clone(&inline_reads),
         ));
-        let writer = match access {
-            Access::ReadOnly => None,
+        let (first_connection, writer) = match access {
+            Access::ReadOnly => (Some(connection), None),
             Access::Wal | Access::RollbackJournal => {
                 let (queue, readers) = (Arc::clone(&queue), Arc::clone(&readers));
                 let completions = Arc::clone(&completions);
@@ -117,7 +119,7 @@ impl FileStore {
                     .name("persist-writer".to_owned())
                     .spawn(move || writer.run())
                     .map_err(|_| StoreError::Internal { reason: "the system refused a thread" })?;
-                Some(thread)
+                (None, Some(thread))
             }
         };
         Ok(Self {
@@ -126,6 +128,7 @@ impl FileStore {
             completions,
             statements,
             is_read_only: access == Access::ReadOnly,
+            first_connection: Mutex::new(first_connection),
             inline_reads,
             writer: Mutex::new(writer),
             claim: Mutex::new(claim),
@@ -193,6 +196,7 @@ impl SessionStore for FileStore {
         let connection = writer.take().map(JoinHandle::join);
         self.readers.join();
         lock(&self.inline_reads).take();
+        lock(&self.first_connection).take();
         // The last connection to close moves the log into the file and removes it. A panic of
         // the writer has been delivered already.
         drop(connection);

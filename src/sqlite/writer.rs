@@ -110,8 +110,8 @@ impl Writer {
 
     /// The results of the batch's first writes; of none if a lock must be waited for.
     fn commit_first(&self, batch: &mut Vec<Write>) -> Vec<WriteResult> {
-        if self.location.is_moved() {
-            return vec![Err(StoreError::Moved); batch.len()];
+        if let Err(error) = self.location.check_is_in_place() {
+            return vec![Err(error); batch.len()];
         }
         commit_first(&self.connection, batch, |batch| self.queue.take_more(batch))
     }
