@@ -249,11 +249,24 @@ for (const replaced of [false, true]) {
   });
 }
 
-test("nothing is acknowledged into a log that was deleted", unlessMovable, async (t) => {
-  const { driver } = await openAndMove(t, ["-wal"]);
-  const error = await rejection(driver.insertEvent("s", event("s", 2)));
-  assert.equal(error.code, "ERR_PERSIST_MOVED");
-});
+for (const suffix of ["-wal", "-shm"]) {
+  test(`nothing is acknowledged once the ${suffix} is gone`, unlessMovable, async (t) => {
+    const { driver } = await openAndMove(t, [suffix]);
+    const error = await rejection(driver.insertEvent("s", event("s", 2)));
+    assert.equal(error.code, "ERR_PERSIST_MOVED");
+  });
+
+  test(
+    `a driver whose ${suffix} is gone is closed before another opens`,
+    unlessMovable,
+    async (t) => {
+      const { driver, filename } = await openAndMove(t, [suffix]);
+      assert.throws(() => open(t, { filename }), { code: "ERR_PERSIST_CANNOT_OPEN" });
+      driver.close();
+      assert.equal((await allEvents(open(t, { filename }), "s")).length, 1);
+    },
+  );
+}
 
 test("a log that another SQLite in the process deletes is missed", unlessMovable, async (t) => {
   const filename = file(t);

@@ -88,7 +88,7 @@ pub enum StoreError {
 
     /// The file isn't where it was opened: what is written now would be lost.
     #[error(
-        "the database file or its -wal was moved, deleted or replaced while it was open; close the driver and open the file anew"
+        "the database file, its -wal or its -shm was moved, deleted or replaced while it was open; close the driver and open the file anew"
     )]
     Moved,
 

@@ -6,8 +6,11 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::connection::Location;
+use crate::error::StoreError;
 use crate::lock::lock;
+
+use super::connection::Location;
+use super::failure;
 
 /// A passing lock of another process's checkpoint isn't worth a wait: the next try comes.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::ZERO;
@@ -96,14 +99,19 @@ fn run(location: &Location, shared: &Shared) {
         }
         if let Some(connection) = &connection {
             // What fails is tried again at the next request.
-            let _ = move_log(connection);
+            let _ = move_log(location, connection);
         }
         shared.lock().is_finished = true;
     }
 }
 
 /// Moves what nobody reads any more into the database, without waiting for readers or the
-/// writer. A log that is moved whole starts over at the next commit.
-pub fn move_log(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
+/// writer. A log that is moved whole starts over at the next commit. One that was deleted isn't moved: by
+/// now the database may have another.
+pub fn move_log(location: &Location, connection: &Connection) -> Result<(), StoreError> {
+    location.check_is_in_place()?;
+    let checkpoint = || -> rusqlite::Result<()> {
+        connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
+    };
+    checkpoint().map_err(failure::store_error)
 }

@@ -60,6 +60,19 @@ pub fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Whether files may be written and made here.
+#[cfg(unix)]
+pub fn may_write(file: &Path) -> bool {
+    let access = rustix::fs::Access::WRITE_OK;
+    [file, folder(file)].into_iter().all(|path| rustix::fs::access(path, access).is_ok())
+}
+
+/// Whether files may be written and made here, as far as Windows tells without trying.
+#[cfg(not(unix))]
+pub fn may_write(_file: &Path) -> bool {
+    false
+}
+
 /// The folder that holds `file`.
 pub fn folder(file: &Path) -> &Path {
     match file.parent() {

@@ -5,7 +5,7 @@
 //! alone; a second copy of it comes with another driver, or with another version of this package.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::lock::lock;
 
@@ -13,8 +13,11 @@ use super::filesystem;
 
 /// Held by the store that opens its first connection. Apart from the list, for which closing must not wait.
 static OPENING: Mutex<()> = Mutex::new(());
-/// The files of open stores, each as often as it is open.
-static CLAIMED: Mutex<Vec<FileIdentity>> = Mutex::new(Vec::new());
+/// What open stores have open, each store's once.
+static CLAIMED: Mutex<Vec<Arc<Claimed>>> = Mutex::new(Vec::new());
+
+const OPEN_ELSEWHERE: &str = "this process has it open already (or its -wal or -shm), by other means than this copy of this package: a second copy or another version of it, better-sqlite3, node:sqlite, a plain file handle, or a driver whose own file was moved away from here. To close that would drop the locks that protect the database. Use one copy, or close the other first";
+const LOG_IS_GONE: &str = "another driver of this process has it open, whose -wal or -shm was moved or deleted since. Close that driver first";
 
 /// Tells a file from another that is later found under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,39 +100,64 @@ impl Opening {
         Self { _turn: lock(&OPENING) }
     }
 
-    /// Whether this process has the database open, and not through this copy of SQLite; or the log or the
-    /// locks beside it, as a driver has whose file was moved without them.
-    pub fn is_open_elsewhere(&self, path: &Path) -> bool {
+    /// Why nobody should open the database now. One reason is that this process has it open, and not through
+    /// this copy of SQLite; or the log or the locks beside it, as a driver has whose file was moved without
+    /// them.
+    pub fn reason_against(&self, path: &Path) -> Option<&'static str> {
         let database = FileIdentity::of(path);
-        if database.is_some_and(|file| lock(&CLAIMED).contains(&file)) {
-            return false;
+        let claimed: Vec<_> =
+            lock(&CLAIMED).iter().filter(|store| store.database == database).cloned().collect();
+        if !claimed.is_empty() {
+            return claimed.iter().any(|store| store.has_lost_a_file()).then_some(LOG_IS_GONE);
         }
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let beside =
             ["-wal", "-shm"].map(|suffix| FileIdentity::of(&filesystem::beside(&path, suffix)));
         let files: Vec<_> = beside.into_iter().chain([database]).flatten().collect();
-        !files.is_empty() && is_any_open(&files)
+        (!files.is_empty() && is_any_open(&files)).then_some(OPEN_ELSEWHERE)
     }
 
     /// The connection is open.
     pub fn finish(self, path: &Path) -> Claim {
-        let file = FileIdentity::of(path);
-        lock(&CLAIMED).extend(file);
-        Claim { file }
+        let claimed =
+            Arc::new(Claimed { database: FileIdentity::of(path), files: Mutex::default() });
+        lock(&CLAIMED).push(Arc::clone(&claimed));
+        Claim(claimed)
+    }
+}
+
+/// What a store has open.
+#[derive(Debug)]
+struct Claimed {
+    database: Option<FileIdentity>,
+    /// While all of them should be where they are.
+    files: Mutex<Vec<PlacedFile>>,
+}
+
+impl Claimed {
+    fn has_lost_a_file(&self) -> bool {
+        lock(&self.files).iter().any(PlacedFile::is_gone)
     }
 }
 
 /// What a store holds from its first connection to the end of its last.
 #[derive(Debug)]
-pub struct Claim {
-    file: Option<FileIdentity>,
+pub struct Claim(Arc<Claimed>);
+
+impl Claim {
+    /// From now on who opens the database too finds these files in their places, or none.
+    pub fn keep_in_place(&self, files: &[PlacedFile]) {
+        *lock(&self.0.files) = files.to_vec();
+    }
+
+    /// The last connection is about to close, and to delete the log.
+    pub fn let_go_of_files(&self) {
+        lock(&self.0.files).clear();
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut claimed = lock(&CLAIMED);
-        if let Some(at) = claimed.iter().position(|claimed| Some(*claimed) == self.file) {
-            claimed.swap_remove(at);
-        }
+        lock(&CLAIMED).retain(|claimed| !Arc::ptr_eq(claimed, &self.0));
     }
 }

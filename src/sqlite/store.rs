@@ -108,6 +108,9 @@ impl FileStore {
             Arc::clone(&completions),
             Arc::clone(&inline_reads),
         ));
+        if let Some(claim) = &claim {
+            claim.keep_in_place(location.files());
+        }
         let (first_connection, writer) = match access {
             Access::ReadOnly => (Some(connection), None),
             Access::Wal | Access::RollbackJournal => {
@@ -196,10 +199,14 @@ impl SessionStore for FileStore {
         let connection = writer.take().map(JoinHandle::join);
         self.readers.join();
         lock(&self.inline_reads).take();
-        lock(&self.first_connection).take();
+        let claim = lock(&self.claim).take();
+        if let Some(claim) = &claim {
+            claim.let_go_of_files();
+        }
         // The last connection to close moves the log into the file and removes it. A panic of
         // the writer has been delivered already.
         drop(connection);
-        lock(&self.claim).take();
+        lock(&self.first_connection).take();
+        drop(claim);
     }
 }

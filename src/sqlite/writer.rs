@@ -140,7 +140,7 @@ impl Writer {
         }
         if self.checkpointer.take_finished() && !has_started_over && pages > CHECKPOINT_PAGES {
             // What fails here is tried again when the log has grown some more.
-            let _ = checkpointer::move_log(&self.connection);
+            let _ = checkpointer::move_log(&self.location, &self.connection);
         } else if pages >= self.checkpoint_at_pages {
             self.checkpointer.request();
             self.checkpoint_at_pages = pages + RETRY_CHECKPOINT_PAGES;
