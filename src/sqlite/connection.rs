@@ -125,10 +125,10 @@ impl Location {
     /// and whoever deletes its index, as the next process would make a new one.
     fn keep_log_in_place(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         // Both are there from the first read on.
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        read_once(connection)?;
         // A link is followed by SQLite, and the log is beside what it leads to.
         if let Some(path) = connection.path() {
-            let beside = ["-wal", "-shm"].map(|suffix| filesystem::beside(Path::new(path), suffix));
+            let beside = filesystem::log_and_index(Path::new(path));
             self.files.extend(beside.into_iter().filter_map(PlacedFile::at));
         }
         Ok(())
@@ -140,7 +140,8 @@ impl Location {
     }
 
     fn has_wal_file(&self) -> bool {
-        filesystem::beside(&self.path, "-wal").exists()
+        let [log, _] = filesystem::log_and_index(&self.path);
+        log.exists()
     }
 }
 
@@ -299,9 +300,7 @@ fn choose_journal(
     if is_shared {
         connection.pragma_update(None, "locking_mode", "NORMAL").map_err(failure::store_error)?;
         // The lock is given back at the end of the next read.
-        connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-            .map_err(failure::store_error)?;
+        read_once(connection).map_err(failure::store_error)?;
     }
     let access = if mode == "wal" { Access::Wal } else { Access::RollbackJournal };
     let synchronous = match (access, options.durability) {
@@ -315,6 +314,11 @@ fn choose_journal(
         .pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)
         .map_err(failure::store_error)?;
     Ok(access)
+}
+
+/// A read of the file, which SQLite puts off until somebody asks for something.
+fn read_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
 fn set_journal_mode(connection: &Connection, wanted: &str) -> rusqlite::Result<String> {

@@ -1,5 +1,6 @@
-//! Whether a database lies on a network, where a WAL corrupts: its index is shared memory,
-//! and memory isn't shared between machines.
+//! What the file system says of a database: what is beside it, whether it may be written, and whether it
+//! lies on a network, where a WAL corrupts: its index is shared memory, and memory isn't shared between
+//! machines.
 
 use std::path::{Path, PathBuf};
 
@@ -53,11 +54,13 @@ pub fn is_shared(_file: &Path) -> bool {
     false
 }
 
-/// The file beside `file` that SQLite names so.
-pub fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+/// Where SQLite has the log of a database, and the log's index.
+pub fn log_and_index(database: &Path) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|suffix| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    })
 }
 
 /// Whether files may be written and made here.

@@ -111,8 +111,7 @@ impl Opening {
             return claimed.iter().any(|store| store.has_lost_a_file()).then_some(LOG_IS_GONE);
         }
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let beside =
-            ["-wal", "-shm"].map(|suffix| FileIdentity::of(&filesystem::beside(&path, suffix)));
+        let beside = filesystem::log_and_index(&path).map(|file| FileIdentity::of(&file));
         let files: Vec<_> = beside.into_iter().chain([database]).flatten().collect();
         (!files.is_empty() && is_any_open(&files)).then_some(OPEN_ELSEWHERE)
     }

@@ -91,6 +91,7 @@ impl FileStore {
         options: &SqliteOptions,
         completions: Arc<dyn Completions>,
     ) -> Result<Self, StoreError> {
+        // The claim comes first, to be dropped after the connection if anything fails.
         let Database { claim, connection, location, access, layout } =
             connection::open_file(options)?;
         let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
