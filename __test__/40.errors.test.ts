@@ -122,7 +122,10 @@ test("options", () => {
 
 test("a class is called with new", () => {
   const call = SQLiteSessionPersistDriver as unknown as (options: object) => unknown;
-  assert.throws(() => call({}), { name: "TypeError", code: "ERR_PERSIST_INVALID_ARG" });
+  const persist = { call };
+  for (const withoutNew of [() => call({}), () => persist.call({})]) {
+    assert.throws(withoutNew, { name: "TypeError", code: "ERR_PERSIST_INVALID_ARG" });
+  }
 });
 
 test("no error quotes a payload", async (t) => {

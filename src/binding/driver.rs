@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use napi::Env;
-use napi::bindgen_prelude::{This, Unknown};
+use napi::bindgen_prelude::{JsObjectValue, This, Unknown};
 
 use crate::error::StoreError;
 use crate::store::{
@@ -45,9 +45,10 @@ impl Drop for Handle {
     }
 }
 
-/// Without `new`, `this` is the global object, and would be made the driver.
-pub fn require_new(env: &Env, this: This<'_>, class: &str) -> Result<(), CallError> {
-    if env.strict_equals(this.object, env.get_global()?)? {
+/// Without `new`, `this` is the global object or what stood before the dot, as the module, and
+/// would be made the driver. It hasn't a driver's methods.
+pub fn require_new(this: This<'_>, class: &str) -> Result<(), CallError> {
+    if !this.object.has_named_property("insertEvent")? {
         let message = format!("{class} must be called with new");
         return Err(CallError::InvalidArgument(message));
     }

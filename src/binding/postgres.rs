@@ -41,7 +41,7 @@ impl PostgresSessionPersistDriver {
     pub fn new(env: &Env, this: This<'_>, options: Unknown<'_>) -> napi::Result<Self> {
         let environment = Environment::of(env)?;
         let open = || -> Result<_, CallError> {
-            driver::require_new(env, this, "PostgresSessionPersistDriver")?;
+            driver::require_new(this, "PostgresSessionPersistDriver")?;
             let PostgresArguments { options, password_function } =
                 postgres_options::postgres(env, options)?;
             for message in &options.settings.warnings {

@@ -39,7 +39,7 @@ impl SQLiteSessionPersistDriver {
     pub fn new(env: &Env, this: This<'_>, options: Unknown<'_>) -> napi::Result<Self> {
         let environment = Environment::of(env)?;
         let open = || -> Result<_, CallError> {
-            driver::require_new(env, this, "SQLiteSessionPersistDriver")?;
+            driver::require_new(this, "SQLiteSessionPersistDriver")?;
             let options = options::sqlite(options)?;
             Ok(sqlite::open(&options, environment.bridge.completions())?)
         };

@@ -9,8 +9,8 @@ use super::error::SettingsError;
 
 /// The field's name in errors.
 const CONNECTION_STRING: &str = "connectionString";
-const EXPECTED_FORM: &str =
-    "a postgres:// or postgresql:// URL, socket:/folder?db=name, or a folder and a database";
+const EXPECTED_FORM: &str = "a postgres:// or postgresql:// URL, with a port up to 65535 and a \
+    percent-encoded password, socket:/folder?db=name, or a folder and a database";
 const EXPECTED_ESCAPES: &str = "free of broken %-escapes in its user, password, host and database";
 const EXPECTED_CREDENTIALS: &str =
     "a URL whose password is percent-encoded: an @ follows what was read as its host";
