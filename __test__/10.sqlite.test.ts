@@ -1,6 +1,16 @@
 /** What the SQLite driver adds to the contract. */
 import assert from "node:assert/strict";
-import { existsSync, renameSync, rmSync, statSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { test, type TestContext } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -267,6 +277,35 @@ for (const suffix of ["-wal", "-shm"]) {
     },
   );
 }
+
+test("close() leaves a backup that was put in the file's place", unlessMovable, async (t) => {
+  const [backup, filename] = [file(t), file(t)];
+  const old = open(t, { filename: backup });
+  await old.insertEvent("s", event("s", 1));
+  old.close();
+  const driver = open(t, { filename });
+  for (let index = 1; index <= 300; index++) await driver.insertEvent("s", event("s", index));
+  copyFileSync(backup, filename);
+  for (const suffix of ["-wal", "-shm"]) rmSync(filename + suffix);
+  driver.close();
+  assert.equal((await allEvents(open(t, { filename }), "s")).length, 1);
+});
+
+test("close() leaves the log that others have made", unlessMovable, async (t) => {
+  const { driver, filename } = await openAndMove(t, ["-wal"]);
+  writeFileSync(`${filename}-wal`, "others'");
+  driver.close();
+  assert.equal(readFileSync(`${filename}-wal`, "utf8"), "others'");
+});
+
+test("the folders that a name goes through may be removed", unlessMovable, async (t) => {
+  const path = folder(t);
+  mkdirSync(`${path}/release`);
+  const driver = open(t, { filename: `${path}/release/../a.db` });
+  rmdirSync(`${path}/release`);
+  await driver.insertEvent("s", event("s", 1));
+  assert.equal((await allEvents(driver, "s")).length, 1);
+});
 
 test("a log that another SQLite in the process deletes is missed", unlessMovable, async (t) => {
   const filename = file(t);

@@ -113,5 +113,7 @@ pub fn move_log(location: &Location, connection: &Connection) -> Result<(), Stor
     let checkpoint = || -> rusqlite::Result<()> {
         connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
     };
-    checkpoint().map_err(failure::store_error)
+    let moved = checkpoint().map_err(failure::store_error);
+    location.remember_contents();
+    moved
 }

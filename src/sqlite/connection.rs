@@ -1,6 +1,7 @@
 //! How a file is opened: looked at first, changed only if it is ours.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -8,10 +9,11 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::error::{DatabaseCode, StoreError};
 use crate::layout::Layout;
+use crate::lock::lock;
 
 use super::failure;
 use super::filesystem;
-use super::open_files::{Claim, Opening, PlacedFile};
+use super::open_files::{Claim, Contents, Opening, PlacedFile};
 use super::options::{Durability, SqliteOptions};
 use super::schema;
 
@@ -30,6 +32,8 @@ pub struct Location {
     path: PathBuf,
     /// What the first connection has open.
     files: Vec<PlacedFile>,
+    /// The database as we left it when we last moved the log into it.
+    contents: Arc<Mutex<Option<Contents>>>,
     /// A file in a folder that can't be written, where SQLite can't have its lock files.
     is_immutable: bool,
 }
@@ -60,7 +64,7 @@ pub struct Database {
 impl Location {
     /// Before there is a connection.
     fn of(path: PathBuf) -> Self {
-        Self { path, files: Vec::new(), is_immutable: false }
+        Self { path, files: Vec::new(), contents: Arc::default(), is_immutable: false }
     }
 
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -126,12 +130,34 @@ impl Location {
     fn keep_log_in_place(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         // Both are there from the first read on.
         read_once(connection)?;
-        // A link is followed by SQLite, and the log is beside what it leads to.
-        if let Some(path) = connection.path() {
-            let beside = filesystem::log_and_index(Path::new(path));
-            self.files.extend(beside.into_iter().filter_map(PlacedFile::at));
-        }
+        let beside = filesystem::log_and_index(&self.path);
+        self.files.extend(beside.into_iter().filter_map(PlacedFile::at));
+        self.remember_contents();
         Ok(())
+    }
+
+    /// We have just written to the database.
+    pub fn remember_contents(&self) {
+        *lock(&self.contents) = Contents::of(&self.path);
+    }
+
+    /// Closes the last connection, by which SQLite moves its log into the database and deletes the log and
+    /// its index: by their names, and whatever is found there by now.
+    pub fn close(&self, connection: Connection) {
+        if !self.may_move_log() {
+            let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            // Can't fail: SQLite knows it.
+            let _ = connection.set_db_config(no_checkpoint, true);
+        }
+        drop(connection);
+    }
+
+    /// Whether the log that we have open belongs to the database that is found there. One that was deleted
+    /// does, and has nowhere else to go, unless there is another or somebody has written to the database.
+    fn may_move_log(&self) -> bool {
+        let [log, _] = filesystem::log_and_index(&self.path);
+        self.check_is_in_place().is_ok()
+            || (!log.exists() && *lock(&self.contents) == Contents::of(&self.path))
     }
 
     /// The files that were opened, in their places.
@@ -177,7 +203,7 @@ pub fn open_private(options: &SqliteOptions) -> Result<Database, StoreError> {
 
 /// Opens a file. Blocks for at most [`OPEN_TIMEOUT`] on somebody else's lock.
 pub fn open_file(options: &SqliteOptions) -> Result<Database, StoreError> {
-    let location = Location::of(absolute_path(&options.filename));
+    let location = Location::of(filesystem::real_path(Path::new(&options.filename)));
     let is_shared = filesystem::is_shared(&location.path);
     open_location(options, location, is_shared)
 }
@@ -348,12 +374,6 @@ fn retry_while_busy<T>(
     }
 }
 
-/// The path from the root: later connections must find the same file if the working folder has
-/// changed, and SQLite takes a name that begins with `file:` for a URI.
-fn absolute_path(filename: &str) -> PathBuf {
-    std::path::absolute(filename).unwrap_or_else(|_| PathBuf::from(filename))
-}
-
 /// The error of a file that isn't opened, with our reason rather than SQLite's.
 fn refused(options: &SqliteOptions, reason: impl Into<String>) -> StoreError {
     StoreError::CannotOpen {
@@ -468,12 +488,6 @@ mod tests {
         let _other = open_as(&path, false).unwrap();
         assert!(open_as(&path, true).is_err());
         assert_eq!(journal_mode(&path), "wal");
-    }
-
-    #[test]
-    fn a_name_that_looks_like_a_uri_is_a_path() {
-        let path = absolute_path("file:a.db");
-        assert!(path.is_absolute() && path.ends_with("file:a.db"));
     }
 
     #[test]

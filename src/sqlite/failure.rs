@@ -61,7 +61,12 @@ const PRIMARY_CODE_MASK: i32 = 0xff;
 /// SQLite's own words.
 pub fn describe(error: &rusqlite::Error) -> String {
     match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        // Of a file that can't be opened it has the path.
+        rusqlite::Error::SqliteFailure(_, Some(message))
+            if primary_code(error) != Some(ffi::SQLITE_CANTOPEN) =>
+        {
+            message.clone()
+        }
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         other => other
             .sqlite_error()

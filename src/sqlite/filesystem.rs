@@ -4,6 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+/// As many links as Linux follows.
+#[cfg(unix)]
+const MAX_LINKS: usize = 40;
+
 /// Whether the folder that holds `file` is on a network file system, or on one (FUSE) that
 /// may be.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -54,6 +58,39 @@ pub fn is_shared(_file: &Path) -> bool {
     false
 }
 
+/// The file that a name leads to, from the root and without links, as SQLite finds it: its log lies beside
+/// that. Later connections must find the same file, though the working folder has changed, a folder that the
+/// name passes through is gone, or a link leads elsewhere. And SQLite takes a name that begins with `file:`
+/// for a URI.
+#[cfg(unix)]
+pub fn real_path(name: &Path) -> PathBuf {
+    let mut path = absolute_path(name);
+    for _ in 0..MAX_LINKS {
+        if let Ok(found) = std::fs::canonicalize(&path) {
+            return found;
+        }
+        // No file is there yet. Where a link leads to, SQLite makes it.
+        match std::fs::read_link(&path) {
+            Ok(target) => path = folder(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    match (std::fs::canonicalize(folder(&path)), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
+}
+
+/// The file that a name leads to, from the root. Windows lets nobody move what is open.
+#[cfg(not(unix))]
+pub fn real_path(name: &Path) -> PathBuf {
+    absolute_path(name)
+}
+
+fn absolute_path(name: &Path) -> PathBuf {
+    std::path::absolute(name).unwrap_or_else(|_| name.to_owned())
+}
+
 /// Where SQLite has the log of a database, and the log's index.
 pub fn log_and_index(database: &Path) -> [PathBuf; 2] {
     ["-wal", "-shm"].map(|suffix| {
@@ -92,6 +129,34 @@ mod tests {
     fn a_local_folder_is_not_shared() {
         let folder = tempfile::tempdir().unwrap();
         assert!(!is_shared(&folder.path().join("x.db")));
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_uri_is_a_path() {
+        let path = real_path(Path::new("file:a.db"));
+        assert!(path.is_absolute() && path.ends_with("file:a.db"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_to_a_file_that_is_not_there_yet() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().canonicalize().unwrap();
+        std::fs::create_dir(folder.join("data")).unwrap();
+        std::os::unix::fs::symlink("data/a.db", folder.join("first")).unwrap();
+        std::os::unix::fs::symlink("first", folder.join("second")).unwrap();
+        assert_eq!(real_path(&folder.join("data/../second")), folder.join("data/a.db"));
+        std::fs::write(folder.join("data/a.db"), "").unwrap();
+        assert_eq!(real_path(&folder.join("second")), folder.join("data/a.db"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_in_a_circle_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("a");
+        std::os::unix::fs::symlink("a", &link).unwrap();
+        assert_eq!(real_path(&link).file_name(), link.file_name());
     }
 
     #[test]

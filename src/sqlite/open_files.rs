@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use crate::lock::lock;
 
@@ -75,6 +76,23 @@ impl PlacedFile {
     }
 }
 
+/// Tells whether a file was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contents {
+    identity: FileIdentity,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Contents {
+    /// The file's that is there now.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let identity = FileIdentity::of(path)?;
+        Some(Self { identity, bytes: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
 /// Whether this process has one of them open. Looks at each of its files: some 6 µs a file, once a driver.
 #[cfg(unix)]
 fn is_any_open(files: &[FileIdentity]) -> bool {
@@ -110,8 +128,7 @@ impl Opening {
         if !claimed.is_empty() {
             return claimed.iter().any(|store| store.has_lost_a_file()).then_some(LOG_IS_GONE);
         }
-        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let beside = filesystem::log_and_index(&path).map(|file| FileIdentity::of(&file));
+        let beside = filesystem::log_and_index(path).map(|file| FileIdentity::of(&file));
         let files: Vec<_> = beside.into_iter().chain([database]).flatten().collect();
         (!files.is_empty() && is_any_open(&files)).then_some(OPEN_ELSEWHERE)
     }

@@ -12,7 +12,7 @@ use crate::store::{
     self, Completions, Operation, OperationResult, Outcome, Query, Row, SessionStore, Ticket,
 };
 
-use super::connection::{self, Access, Database};
+use super::connection::{self, Access, Database, Location};
 use super::failure;
 use super::open_files::Claim;
 use super::options::SqliteOptions;
@@ -83,6 +83,7 @@ struct FileStore {
     /// Only in WAL mode, where a reader waits for nobody.
     inline_reads: Arc<InlineReads>,
     writer: Mutex<Option<JoinHandle<Connection>>>,
+    location: Location,
     claim: Mutex<Option<Claim>>,
 }
 
@@ -117,11 +118,11 @@ impl FileStore {
             Access::Wal | Access::RollbackJournal => {
                 let (queue, readers) = (Arc::clone(&queue), Arc::clone(&readers));
                 let completions = Arc::clone(&completions);
-                let writer = Writer::new(connection, location, queue, readers, completions)
+                let writer = Writer::new(connection, location.clone(), queue, readers, completions)
                     .map_err(failure::store_error)?;
                 let thread = std::thread::Builder::new()
                     .name("persist-writer".to_owned())
-                    .spawn(move || writer.run())
+                    .spawn(move || writer.work())
                     .map_err(|_| StoreError::Internal { reason: "the system refused a thread" })?;
                 (None, Some(thread))
             }
@@ -135,6 +136,7 @@ impl FileStore {
             first_connection: Mutex::new(first_connection),
             inline_reads,
             writer: Mutex::new(writer),
+            location,
             claim: Mutex::new(claim),
         })
     }
@@ -204,9 +206,10 @@ impl SessionStore for FileStore {
         if let Some(claim) = &claim {
             claim.let_go_of_files();
         }
-        // The last connection to close moves the log into the file and removes it. A panic of
-        // the writer has been delivered already.
-        drop(connection);
+        // A panic of the writer has been delivered already.
+        if let Some(Ok(connection)) = connection {
+            self.location.close(connection);
+        }
         lock(&self.first_connection).take();
         drop(claim);
     }

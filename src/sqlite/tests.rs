@@ -57,10 +57,15 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_that_waits(Duration::from_millis(200))
+}
+
+fn fixture_that_waits(busy_timeout: Duration) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let filename = folder.path().join("a.db").to_str().unwrap().to_owned();
     let collected = Arc::new(Collected::default());
-    let store = open(&options(&filename), Arc::clone(&collected) as Arc<dyn Completions>).unwrap();
+    let options = SqliteOptions { busy_timeout, ..options(&filename) };
+    let store = open(&options, Arc::clone(&collected) as Arc<dyn Completions>).unwrap();
     Fixture { store, collected, filename, _folder: folder }
 }
 
@@ -169,6 +174,20 @@ fn a_locked_file_is_waited_for_as_long_as_it_may() {
     fixture.store.submit(Ticket(1), insert("s", 2));
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(fixture.collected.take(Ticket(1)), Ok(Outcome::Stored));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_replaced_while_its_lock_is_waited_for_gets_nothing() {
+    let fixture = fixture_that_waits(Duration::from_secs(30));
+    let other = Connection::open(&fixture.filename).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    fixture.store.submit(Ticket(1), insert("s", 1));
+    // By then the writer waits, or else the test shows nothing.
+    std::thread::sleep(Duration::from_millis(20));
+    std::fs::rename(&fixture.filename, format!("{}.old", fixture.filename)).unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(fixture.collected.take(Ticket(1)), Err(StoreError::Moved));
 }
 
 #[test]

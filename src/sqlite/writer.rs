@@ -78,7 +78,7 @@ impl Writer {
     }
 
     /// Writes until the queue ends. Returns the connection, for the store to close last.
-    pub fn run(mut self) -> Connection {
+    pub fn work(mut self) -> Connection {
         loop {
             let idle_after = self.is_log_untended.then_some(IDLE_CHECKPOINT_AFTER);
             match self.queue.next_work(idle_after) {
@@ -108,12 +108,71 @@ impl Writer {
         }
     }
 
-    /// The results of the batch's first writes; of none if a lock must be waited for.
+    /// The results of the batch's first writes. While somebody else holds the lock, those that may wait no
+    /// longer fail; they are the first, for deadlines follow the order of the calls.
     fn commit_first(&self, batch: &mut Vec<Write>) -> Vec<WriteResult> {
-        if let Err(error) = self.location.check_is_in_place() {
-            return vec![Err(error); batch.len()];
+        match self.commit(batch) {
+            Ok(results) => results,
+            Err(error @ StoreError::Busy { .. }) => {
+                let now = Instant::now();
+                let expired = batch.iter().take_while(|write| write.deadline <= now).count();
+                if expired == 0 {
+                    // SQLite waits by itself, but for locks that it takes for a deadlock.
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                vec![Err(error); expired]
+            }
+            Err(error) if batch.len() == 1 => vec![Err(error)],
+            // The reason may lie in one of them: a disk too full for the largest, say.
+            Err(_) => batch.iter().map(|write| self.commit_alone(write)).collect(),
         }
-        commit_first(&self.connection, batch, |batch| self.queue.take_more(batch))
+    }
+
+    fn commit_alone(&self, write: &Write) -> WriteResult {
+        self.transaction(write.deadline, || store_one(&self.connection, write)).flatten()
+    }
+
+    /// One transaction. A write that the tables refuse has its own error and leaves no trace; the
+    /// others are stored. What arrives while the statements run joins in, as it costs no commit of
+    /// its own then. An `Err` of the whole means that nothing is stored.
+    fn commit(&self, batch: &mut Vec<Write>) -> Result<Vec<WriteResult>, StoreError> {
+        let soonest = batch.first().map_or_else(Instant::now, |write| write.deadline);
+        self.transaction(soonest, || {
+            let mut results = Vec::with_capacity(batch.len());
+            while let Some(write) = batch.get(results.len()) {
+                results.push(store_one(&self.connection, write)?);
+                if results.len() == batch.len() {
+                    self.queue.take_more(batch);
+                }
+            }
+            Ok(results)
+        })
+    }
+
+    /// Runs statements in a transaction that waits for a lock until the deadline.
+    fn transaction<T>(
+        &self,
+        deadline: Instant,
+        statements: impl FnOnce() -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        self.connection.busy_timeout(patience).map_err(failure::store_error)?;
+        self.run("BEGIN IMMEDIATE")?;
+        // Not before the lock is ours: meanwhile whoever had it may have replaced the file.
+        let stored = self
+            .location
+            .check_is_in_place()
+            .and_then(|()| statements().map_err(failure::store_error))
+            .and_then(|result| self.run("COMMIT").map(|()| result));
+        if stored.is_err() && !self.connection.is_autocommit() {
+            self.run("ROLLBACK")?;
+        }
+        stored
+    }
+
+    fn run(&self, sql: &str) -> Result<(), StoreError> {
+        let run = || self.connection.prepare_cached(sql)?.execute([]).map(drop);
+        run().map_err(failure::store_error)
     }
 
     fn finish(&self, writes: &[Write], results: Vec<WriteResult>) {
@@ -150,71 +209,6 @@ impl Writer {
 
 type WriteResult = Result<(), StoreError>;
 
-/// Commits a batch. While somebody else holds the lock, the writes that may wait no longer fail;
-/// they are the first, for deadlines follow the order of the calls.
-fn commit_first(
-    connection: &Connection,
-    batch: &mut Vec<Write>,
-    take_more: impl FnMut(&mut Vec<Write>),
-) -> Vec<WriteResult> {
-    match commit(connection, batch, take_more) {
-        Ok(results) => results,
-        Err(error) if failure::is_busy(&error) => {
-            let now = Instant::now();
-            let expired = batch.iter().take_while(|write| write.deadline <= now).count();
-            if expired == 0 {
-                // SQLite waits by itself, but for locks that it takes for a deadlock.
-                std::thread::sleep(BUSY_PAUSE);
-            }
-            vec![Err(failure::store_error(error)); expired]
-        }
-        Err(error) if batch.len() == 1 => vec![Err(failure::store_error(error))],
-        // The reason may lie in one of them: a disk too full for the largest, say.
-        Err(_) => batch.iter().map(|write| commit_alone(connection, write)).collect(),
-    }
-}
-
-fn commit_alone(connection: &Connection, write: &Write) -> WriteResult {
-    let stored = transaction(connection, write.deadline, || store_one(connection, write));
-    stored.unwrap_or_else(|error| Err(failure::store_error(error)))
-}
-
-/// One transaction. A write that the tables refuse has its own error and leaves no trace; the
-/// others are stored. What arrives while the statements run joins in, as it costs no commit of
-/// its own then. An `Err` of the whole means that nothing is stored.
-fn commit(
-    connection: &Connection,
-    batch: &mut Vec<Write>,
-    mut take_more: impl FnMut(&mut Vec<Write>),
-) -> rusqlite::Result<Vec<WriteResult>> {
-    let soonest = batch.first().map_or_else(Instant::now, |write| write.deadline);
-    transaction(connection, soonest, || {
-        let mut results = Vec::with_capacity(batch.len());
-        while let Some(write) = batch.get(results.len()) {
-            results.push(store_one(connection, write)?);
-            if results.len() == batch.len() {
-                take_more(batch);
-            }
-        }
-        Ok(results)
-    })
-}
-
-/// Runs statements in a transaction that waits for a lock until the deadline.
-fn transaction<T>(
-    connection: &Connection,
-    deadline: Instant,
-    statements: impl FnOnce() -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    connection.busy_timeout(deadline.saturating_duration_since(Instant::now()))?;
-    run_cached(connection, "BEGIN IMMEDIATE")?;
-    let stored = statements().and_then(|result| run_cached(connection, "COMMIT").map(|()| result));
-    if stored.is_err() && !connection.is_autocommit() {
-        run_cached(connection, "ROLLBACK")?;
-    }
-    stored
-}
-
 /// An `Err` of the whole has ended the transaction, as some errors do.
 fn store_one(connection: &Connection, write: &Write) -> rusqlite::Result<WriteResult> {
     match store(connection, &write.row) {
@@ -229,9 +223,4 @@ pub fn store(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
         Row::Event(event) => queries::upsert_event(connection, event),
         Row::Session(session) => queries::upsert_session(connection, session),
     }
-}
-
-fn run_cached(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql)?.execute([])?;
-    Ok(())
 }
