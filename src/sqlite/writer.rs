@@ -157,11 +157,12 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let patience = deadline.saturating_duration_since(Instant::now());
         self.connection.busy_timeout(patience).map_err(failure::store_error)?;
-        self.run("BEGIN IMMEDIATE")?;
-        // Not before the lock is ours: meanwhile whoever had it may have replaced the file.
-        let stored = self
-            .location
-            .check_is_in_place()
+        let begun = self.run("BEGIN IMMEDIATE");
+        // Not before the lock is ours: meanwhile whoever had it may have replaced the file. And if it can't
+        // be had, this may be why.
+        let is_in_place = self.location.check_is_in_place();
+        let stored = is_in_place
+            .and(begun)
             .and_then(|()| statements().map_err(failure::store_error))
             .and_then(|result| self.run("COMMIT").map(|()| result));
         if stored.is_err() && !self.connection.is_autocommit() {
