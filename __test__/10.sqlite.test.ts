@@ -291,6 +291,21 @@ test("close() leaves a backup that was put in the file's place", unlessMovable, 
   assert.equal((await allEvents(open(t, { filename }), "s")).length, 1);
 });
 
+test("what is only in a deleted -wal is saved by the last driver", unlessMovable, async (t) => {
+  const filename = file(t);
+  const [driver, other] = [open(t, { filename }), open(t, { filename })];
+  const { ctimeMs } = statSync(filename);
+  await driver.insertEvent("s", event("s", 1));
+  while (statSync(filename).ctimeMs === ctimeMs) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  await driver.insertEvent("s", event("s", 2));
+  rmSync(`${filename}-wal`);
+  driver.close();
+  other.close();
+  assert.equal((await allEvents(open(t, { filename }), "s")).length, 2);
+});
+
 test("close() leaves the log that others have made", unlessMovable, async (t) => {
   const { driver, filename } = await openAndMove(t, ["-wal"]);
   writeFileSync(`${filename}-wal`, "others'");

@@ -1,9 +1,10 @@
 //! How a file is opened: looked at first, changed only if it is ours.
 
+use std::io::ErrorKind::PermissionDenied;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
@@ -13,7 +14,7 @@ use crate::lock::lock;
 
 use super::failure;
 use super::filesystem;
-use super::open_files::{Claim, Contents, Opening, PlacedFile};
+use super::open_files::{Claim, Contents, LeftContents, Opening, PlacedFile};
 use super::options::{Durability, SqliteOptions};
 use super::schema;
 
@@ -26,14 +27,16 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// What better-sqlite3 uses; SQLite's own 2 MB make indexes of random ids thrash.
 const CACHE_KIBIBYTES: i64 = 16_000;
 
+/// What ends a path in a URI, or would be taken for an escape.
+const ESCAPED_IN_URI: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
+
 /// Where a database is, and how to open one more connection to it.
 #[derive(Debug, Clone)]
 pub struct Location {
     path: PathBuf,
     /// What the first connection has open.
     files: Vec<PlacedFile>,
-    /// The database as we left it when we last moved the log into it.
-    contents: Arc<Mutex<Option<Contents>>>,
+    contents: LeftContents,
     /// A file in a folder that can't be written, where SQLite can't have its lock files.
     is_immutable: bool,
 }
@@ -64,7 +67,7 @@ pub struct Database {
 impl Location {
     /// Before there is a connection.
     fn of(path: PathBuf) -> Self {
-        Self { path, files: Vec::new(), contents: Arc::default(), is_immutable: false }
+        Self { path, files: Vec::new(), contents: LeftContents::default(), is_immutable: false }
     }
 
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -155,9 +158,12 @@ impl Location {
     /// Whether the log that we have open belongs to the database that is found there. One that was deleted
     /// does, and has nowhere else to go, unless there is another or somebody has written to the database.
     fn may_move_log(&self) -> bool {
+        if self.check_is_in_place().is_ok() {
+            return true;
+        }
         let [log, _] = filesystem::log_and_index(&self.path);
-        self.check_is_in_place().is_ok()
-            || (!log.exists() && *lock(&self.contents) == Contents::of(&self.path))
+        let is_empty = std::fs::metadata(log).map_or(true, |metadata| metadata.len() == 0);
+        is_empty && *lock(&self.contents) == Contents::of(&self.path)
     }
 
     /// The files that were opened, in their places.
@@ -171,9 +177,9 @@ impl Location {
     }
 }
 
-/// A file that SQLite is to take for one that nobody changes.
+/// A file that SQLite is to take for one that nobody changes. Its name needn't be UTF-8.
 fn immutable_uri(path: &Path) -> String {
-    let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let path = percent_encode(path.as_os_str().as_encoded_bytes(), ESCAPED_IN_URI).to_string();
     let path = if cfg!(windows) { path.replace('\\', "/") } else { path };
     let root = if path.starts_with('/') { "" } else { "/" };
     format!("file://{root}{path}?immutable=1")
@@ -228,7 +234,9 @@ fn open_location(
     let mut connection = location
         .open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
         .map_err(cannot_open)?;
-    claim = Some(opening.finish(&path));
+    let claimed = opening.finish(&path);
+    location.contents = claimed.contents();
+    claim = Some(claimed);
     location.files.extend(PlacedFile::at(path.clone()));
     if is_shared {
         // If there is a log: alone, SQLite keeps its index in its own memory, unshared.
@@ -393,7 +401,9 @@ fn is_for_want_of_lock_files(error: &StoreError) -> bool {
 
 fn why_no_file_can_be_there(path: &Path) -> Option<String> {
     let folder = filesystem::folder(path);
-    if !folder.is_dir() {
+    if folder.metadata().is_err_and(|error| error.kind() == PermissionDenied) {
+        Some(PermissionDenied.to_string())
+    } else if !folder.is_dir() {
         Some("its folder does not exist".to_owned())
     } else if path.is_dir() {
         Some("it is a folder".to_owned())
@@ -414,9 +424,7 @@ fn cannot_open(filename: &str, path: &Path, error: &rusqlite::Error) -> StoreErr
     }
     // Not by opening it: closing it again would end the locks of other drivers in this process.
     let reason = match std::fs::metadata(path) {
-        Err(reason) if reason.kind() == std::io::ErrorKind::PermissionDenied => {
-            reason.kind().to_string()
-        }
+        Err(reason) if reason.kind() == PermissionDenied => reason.kind().to_string(),
         _ if failure::primary_code(error) == Some(ffi::SQLITE_CANTOPEN) => {
             "SQLite cannot open or create the file; see that its folder can be written".to_owned()
         }
@@ -492,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_path_survives_being_made_a_uri() {
-        assert_eq!(immutable_uri(Path::new("/a b/%?#.db")), "file:///a b/%25%3f%23.db?immutable=1");
+        assert_eq!(immutable_uri(Path::new("/a b/%?#.db")), "file:///a b/%25%3F%23.db?immutable=1");
         assert_eq!(immutable_uri(Path::new("//a/b.db")), "file:////a/b.db?immutable=1");
     }
 }

@@ -66,6 +66,8 @@ pub fn is_shared(_file: &Path) -> bool {
 pub fn real_path(name: &Path) -> PathBuf {
     let mut path = absolute_path(name);
     for _ in 0..MAX_LINKS {
+        // Without a slash at the end, which would be followed too.
+        path = path.components().collect();
         if let Ok(found) = std::fs::canonicalize(&path) {
             return found;
         }
@@ -148,6 +150,7 @@ mod tests {
         assert_eq!(real_path(&folder.join("data/../second")), folder.join("data/a.db"));
         std::fs::write(folder.join("data/a.db"), "").unwrap();
         assert_eq!(real_path(&folder.join("second")), folder.join("data/a.db"));
+        assert_eq!(real_path(&folder.join("second/")), folder.join("data/a.db"));
     }
 
     #[cfg(unix)]

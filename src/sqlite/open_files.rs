@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
 
 use crate::lock::lock;
 
@@ -80,18 +79,28 @@ impl PlacedFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contents {
     identity: FileIdentity,
-    bytes: u64,
-    modified: Option<SystemTime>,
+    /// Seconds and nanoseconds. Other than the time of the last write, nobody can set it.
+    changed: (i64, i64),
 }
 
 impl Contents {
     /// The file's that is there now.
+    #[cfg(unix)]
     pub fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
         let metadata = std::fs::metadata(path).ok()?;
-        let identity = FileIdentity::of(path)?;
-        Some(Self { identity, bytes: metadata.len(), modified: metadata.modified().ok() })
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Some(Self { identity: FileIdentity::in_metadata(&metadata), changed })
+    }
+
+    #[cfg(not(unix))]
+    pub fn of(path: &Path) -> Option<Self> {
+        FileIdentity::of(path).map(|identity| Self { identity, changed: (0, 0) })
     }
 }
+
+/// A database as this process left it when it last moved a log into it.
+pub type LeftContents = Arc<Mutex<Option<Contents>>>;
 
 /// Whether this process has one of them open. Looks at each of its files: some 6 µs a file, once a driver.
 #[cfg(unix)]
@@ -135,9 +144,12 @@ impl Opening {
 
     /// The connection is open.
     pub fn finish(self, path: &Path) -> Claim {
-        let claimed =
-            Arc::new(Claimed { database: FileIdentity::of(path), files: Mutex::default() });
-        lock(&CLAIMED).push(Arc::clone(&claimed));
+        let database = FileIdentity::of(path);
+        let mut open = lock(&CLAIMED);
+        let sibling = open.iter().find(|store| store.database == database);
+        let contents = sibling.map(|store| Arc::clone(&store.contents)).unwrap_or_default();
+        let claimed = Arc::new(Claimed { database, contents, files: Mutex::default() });
+        open.push(Arc::clone(&claimed));
         Claim(claimed)
     }
 }
@@ -146,6 +158,8 @@ impl Opening {
 #[derive(Debug)]
 struct Claimed {
     database: Option<FileIdentity>,
+    /// All stores' of this database.
+    contents: LeftContents,
     /// While all of them should be where they are.
     files: Mutex<Vec<PlacedFile>>,
 }
@@ -166,6 +180,11 @@ impl Claim {
         *lock(&self.0.files) = files.to_vec();
     }
 
+    /// What all stores of the database share.
+    pub fn contents(&self) -> LeftContents {
+        Arc::clone(&self.0.contents)
+    }
+
     /// The last connection is about to close, and to delete the log.
     pub fn let_go_of_files(&self) {
         lock(&self.0.files).clear();
@@ -175,5 +194,24 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         lock(&CLAIMED).retain(|claimed| !Arc::ptr_eq(claimed, &self.0));
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_that_are_written_over_differ_though_size_and_time_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        std::fs::write(&path, "one").unwrap();
+        let before = Contents::of(&path);
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        // A file system's clock ticks every few milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        std::fs::write(&path, "two").unwrap();
+        std::fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+        assert_ne!(Contents::of(&path), before);
     }
 }
