@@ -835,9 +835,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
-module.exports.PostgresSessionPersistDriver = nativeBinding.PostgresSessionPersistDriver
-module.exports.ReplayView = nativeBinding.ReplayView
-module.exports.SQLiteSessionPersistDriver = nativeBinding.SQLiteSessionPersistDriver
-module.exports.buildReplayText = nativeBinding.buildReplayText
-module.exports.postgresSchemaSql = nativeBinding.postgresSchemaSql
+module.exports.Binding = nativeBinding.Binding
+module.exports.Driver = nativeBinding.Driver
+module.exports.TracedCall = nativeBinding.TracedCall
 module.exports.VERSION = nativeBinding.VERSION

@@ -51,21 +51,146 @@ export interface SessionEvent {
   payload: any;
 }
 
+/** From which end a list is read. */
+export type ListOrder = "oldest" | "newest";
+
+/**
+ * Which sessions are wanted: those that satisfy all that is given. `undefined` is as good as missing; a
+ * value of another type is a `TypeError`.
+ */
+export interface SessionsFilter {
+  /** Those of this agent. */
+  agent?: string | undefined;
+  /** Those that run in this sandbox. */
+  sandboxId?: string | undefined;
+  /** `true`: those that were destroyed; `false`: those that weren't. */
+  destroyed?: boolean | undefined;
+  /** Those created later than this: milliseconds since 1970, an integer. */
+  createdAfter?: number | undefined;
+  /** Those created earlier than this: milliseconds since 1970, an integer. */
+  createdBefore?: number | undefined;
+}
+
+/**
+ * Which of a session's events are wanted: those that satisfy all that is given. `undefined` is as good
+ * as missing; a value of another type is a `TypeError`.
+ */
+export interface EventsFilter {
+  /** Those that it sent. */
+  sender?: "client" | "agent" | undefined;
+  /** Those whose envelope has this `method`, such as `session/update`. */
+  method?: string | undefined;
+  /** Those with a higher `eventIndex`; an integer. */
+  afterIndex?: number | undefined;
+  /** Those with a lower `eventIndex`; an integer. */
+  beforeIndex?: number | undefined;
+  /** Those created later than this: milliseconds since 1970, an integer. */
+  createdAfter?: number | undefined;
+  /** Those created earlier than this: milliseconds since 1970, an integer. */
+  createdBefore?: number | undefined;
+}
+
 /** Which part of a list is wanted. */
 export interface ListPageRequest {
   /**
-   * `nextCursor` of the page before, or a decimal offset. Default, and for what can't be read:
-   * the start.
+   * `nextCursor` of the page before, or a decimal offset. Default, and for what can't be read, or is
+   * of a list with another filter or order: the start.
    */
   cursor?: string | undefined;
   /** At most this many items. Default, and for anything that is no number from 1: 100. */
   limit?: number | undefined;
 }
 
-/** Which part of a session's events is wanted. */
-export interface ListEventsRequest extends ListPageRequest {
+/** Which part of the sessions is wanted. A name that isn't known gives one warning of the process. */
+export interface ListSessionsRequest extends ListPageRequest, SessionsFilter {
+  /** By `createdAt`, then `id`: from the oldest on, or from the newest. Default: `"oldest"`. */
+  order?: ListOrder | undefined;
+}
+
+/**
+ * Which part of a session's events is wanted. A name that isn't known gives one warning of the process.
+ */
+export interface ListEventsRequest extends ListPageRequest, EventsFilter {
   /** The session. */
   sessionId: string;
+  /** By `eventIndex`, then `id`: from the oldest on, or from the newest. Default: `"oldest"`. */
+  order?: ListOrder | undefined;
+}
+
+/** What of an `AbortSignal` is used. */
+export interface AbortSignalLike {
+  readonly aborted: boolean;
+  readonly reason?: any;
+  addEventListener(type: "abort", listener: () => void, options?: { once?: boolean }): void;
+  removeEventListener(type: "abort", listener: () => void): void;
+}
+
+/** Which sessions are streamed. */
+export interface StreamSessionsRequest extends SessionsFilter {
+  /** By `createdAt`, then `id`. Default: `"oldest"`. */
+  order?: ListOrder | undefined;
+  /** Once it is aborted, the iterator rejects with its `reason`. */
+  signal?: AbortSignalLike | undefined;
+}
+
+/** Which events are streamed. */
+export interface StreamEventsRequest extends EventsFilter {
+  /**
+   * The session. Default: all: sessions in order, each with its events; then the events that have no
+   * session's record, by session.
+   */
+  sessionId?: string | undefined;
+  /** By `eventIndex`, then `id`, within a session; also of sessions. Default: `"oldest"`. */
+  order?: ListOrder | undefined;
+  /** Once it is aborted, the iterator rejects with its `reason`. */
+  signal?: AbortSignalLike | undefined;
+}
+
+/** Milliseconds that something took; 0 where it never happened. */
+export interface LatencyMs {
+  /** Half of them took no longer. */
+  p50: number;
+  /** All but a hundredth took no longer. */
+  p99: number;
+  /** The longest. */
+  max: number;
+}
+
+/** What is in a store, and how the driver does. */
+export interface StoreStats {
+  /** How many sessions there are. */
+  sessions: number;
+  /** How many events there are. */
+  events: number;
+  /** Whether one of these is an estimate, as for a table of more than 100,000 rows. */
+  isEstimate: boolean;
+  bytes: {
+    /** Of the database file; of PostgreSQL both tables with their indexes. */
+    database: number;
+    /** Of the WAL beside a SQLite file. */
+    wal?: number;
+    /** Of the SQLite file: what deleted rows have left free. */
+    reclaimable?: number;
+  };
+  /** Those with the most payload, if they were asked for; bytes of payload text. */
+  largest?: { sessionId: string; events: number; bytes: number }[];
+  /** Calls of this driver that aren't settled, and the bytes that wait to be written. */
+  queue: { calls: number; bytes: number };
+  /**
+   * Transactions that wrote, how long they took, and the calls in them: `insertEvents` is one.
+   */
+  commits: { count: number; writes: number; latencyMs: LatencyMs };
+  /**
+   * From each call to its promise's end, and how many the database or the store rejected; calls
+   * that were refused for their arguments aren't among them.
+   */
+  calls: { latencyMs: LatencyMs; rejected: number };
+  /** PostgreSQL: attempts that were made again. */
+  retries: number;
+  /** PostgreSQL: connections made in place of lost ones. */
+  reconnects: number;
+  /** SQLite: how often another process's lock was waited for. */
+  lockWaits: number;
 }
 
 /** Part of a list. */
@@ -93,6 +218,7 @@ export type PersistErrorCode =
   | "ERR_PERSIST_OVERLOADED"
   | "ERR_PERSIST_READ_ONLY"
   | "ERR_PERSIST_SCHEMA"
+  | "ERR_PERSIST_SYSTEM"
   | "ERR_PERSIST_TOO_LARGE"
   | "ERR_PERSIST_UNAVAILABLE";
 
@@ -106,6 +232,30 @@ export interface PersistError extends Error {
   sqliteCode?: string;
   /** PostgreSQL's SQLSTATE, such as `53100`. */
   sqlState?: string;
+}
+
+/**
+ * What is published of a call on the tracing channels `sandbox-agent-persist:write`, `:read`, `:replay` and
+ * `:connect` of `node:diagnostics_channel`: one object for all events of the call. Never holds a payload. See
+ * docs/telemetry.md.
+ */
+export interface TelemetryContext {
+  /** The method's name, or `connect`. */
+  readonly operation: string;
+  /** The kind of database, as OpenTelemetry names it. */
+  readonly system: "sqlite" | "postgresql";
+  /** The session, where the call is for one. */
+  readonly sessionId?: string;
+  /** Once they are written or returned: how many sessions or events. */
+  readonly rows?: number;
+  /** The bytes of their texts. */
+  readonly bytes?: number;
+  /** Of an attempt to connect over a network: the host. */
+  readonly serverAddress?: string;
+  /** Of an attempt to connect over a network: its port. */
+  readonly serverPort?: number;
+  /** Once it has failed: what the call rejects with. */
+  readonly error?: PersistError;
 }
 
 /**
@@ -130,11 +280,12 @@ export interface SessionPersistMethods {
   getSession(id: string): Promise<SessionRecord | null>;
 
   /**
-   * Sessions, oldest first: by `createdAt`, then `id`. Any page costs the same.
+   * Sessions by `createdAt`, then `id`, oldest first unless `order` says otherwise. Any page costs the
+   * same, but for the rows that a filter passes over.
    *
    * Rejects with `ERR_PERSIST_CORRUPT` if a row can't be read.
    */
-  listSessions(request?: ListPageRequest): Promise<ListPage<SessionRecord>>;
+  listSessions(request?: ListSessionsRequest): Promise<ListPage<SessionRecord>>;
 
   /**
    * Stores a session, in place of the one with its id if there is one. Resolves when it is
@@ -149,7 +300,11 @@ export interface SessionPersistMethods {
   updateSession(session: SessionRecord): Promise<void>;
 
   /**
-   * A session's events by `eventIndex`, then `id`. Any page costs the same.
+   * A session's events by `eventIndex`, then `id`, oldest first unless `order` says otherwise. Any page
+   * costs the same, but for the rows that a filter passes over. The first page, without a `cursor`, of a
+   * session that has writes or `getSession`s outstanding, or had in this turn of the event loop, waits until
+   * there are none, and so for what these lead to, at most 250 ms. In a `replayView`, filters apply within
+   * the window.
    *
    * Rejects with `ERR_PERSIST_CORRUPT` if a row can't be read; the message names its id.
    */
@@ -166,6 +321,59 @@ export interface SessionPersistMethods {
   insertEvent(sessionId: string, event: SessionEvent): Promise<void>;
   /** As SDK 0.2 and 0.3 call it. */
   insertEvent(event: SessionEvent): Promise<void>;
+}
+
+/** What every driver has beyond the SDK's methods, to look into a store and to keep it small. */
+export interface StoreMethods {
+  /**
+   * Stores events of any sessions, in one transaction: all of them or, if it rejects, none. In order; of
+   * equal ids the last wins. At most 10,000 events and 64 MiB of text, else it rejects with
+   * `ERR_PERSIST_TOO_LARGE`. Resolves when they are durable; rejects as `insertEvent` does.
+   */
+  insertEvents(events: readonly SessionEvent[]): Promise<void>;
+
+  /**
+   * Deletes a session and all of its events, those too that were called to be stored before and are
+   * still waiting. What is called after it stays. Resolves, when it is durable, to whether there was
+   * anything to delete; after a lost connection `true` means that it is gone.
+   *
+   * Up to 10,000 events go in one transaction. A larger session goes oldest events first, in steps
+   * between other writes, its record last: until it is done, later calls for this session wait, and those
+   * that look at all sessions, such as `listSessions` and `stats`; others don't. `close()` ends that with `ERR_PERSIST_CLOSED`, as does the end of the process; what is left
+   * can be deleted again.
+   *
+   * Rejects as `updateSession` does; with `ERR_PERSIST_DATABASE` and the `sqlState` 42501 if the
+   * PostgreSQL role may not DELETE.
+   */
+  deleteSession(id: string): Promise<boolean>;
+
+  /** How many sessions there are. Counts them: that takes as long as there are many. */
+  countSessions(filter?: SessionsFilter): Promise<number>;
+
+  /**
+   * How many events there are, of one session or of all. Counts them: that takes as long as there are
+   * many.
+   */
+  countEvents(filter?: EventsFilter & { sessionId?: string | undefined }): Promise<number>;
+
+  /** The last event of a session, by `eventIndex`, then `id`; `undefined` if it has none. */
+  lastEvent(sessionId: string): Promise<SessionEvent | undefined>;
+
+  /**
+   * Sessions, one after the other, any number of them in the memory of one page. Nothing is held open
+   * between pages, each of which is as of its time; a session that is there throughout comes exactly
+   * once. `break` ends it; so does an error, with which `next()` rejects, as for a wrong argument.
+   */
+  streamSessions(request?: StreamSessionsRequest): AsyncIterableIterator<SessionRecord>;
+
+  /** Events, as `streamSessions` does it. */
+  streamEvents(request?: StreamEventsRequest): AsyncIterableIterator<SessionEvent>;
+
+  /**
+   * What is in the store, and how this driver does. Costs one round trip and scans nothing, unless
+   * `largest` asks for that many of the largest sessions.
+   */
+  stats(options?: { largest?: number | undefined }): Promise<StoreStats>;
 }
 
 /** What a replay may hold. Lengths are in UTF-16 units, as `length` counts. */
@@ -244,6 +452,27 @@ export interface ReplayMethods {
 /** The SDK's methods, of the driver that it was made by, which is also what to close. */
 export interface ReplayView extends SessionPersistMethods {}
 
+/**
+ * A driver whose lists of events are replay windows. It is open for as long as the driver that it
+ * was made by.
+ */
+export declare class ReplayView {}
+
+/** What every driver has for the program around it. */
+export interface DriverMethods {
+  /**
+   * Resolves when no write and no `getSession` has been outstanding, and none has come, for `quietMs`
+   * (default: 300), or when `timeoutMs` (default: 5,000) have passed. Lists and streams don't count.
+   *
+   * The SDK hands a session's events over one after another, each once the one before is stored: when
+   * `prompt()` resolves, the last of them may be still to come.
+   */
+  idle(options?: {
+    quietMs?: number | undefined;
+    timeoutMs?: number | undefined;
+  }): Promise<{ timedOut: boolean }>;
+}
+
 /** Options of `SQLiteSessionPersistDriver`. A name that isn't one of these is refused. */
 export interface SQLiteSessionPersistDriverOptions {
   /**
@@ -271,9 +500,41 @@ export interface SQLiteSessionPersistDriverOptions {
   maxQueuedBytes?: number | undefined;
 }
 
-export interface SQLiteSessionPersistDriver extends SessionPersistMethods, ReplayMethods {
+export interface SQLiteSessionPersistDriver
+  extends SessionPersistMethods, StoreMethods, ReplayMethods, DriverMethods {}
+
+/**
+ * Stores sessions in a SQLite file: every write is durable when its promise resolves, and
+ * nothing blocks the event loop.
+ *
+ * Several drivers, worker threads and processes may open the same file. Don't open it with
+ * another copy of SQLite (`better-sqlite3`, `node:sqlite`) in the same process.
+ */
+export declare class SQLiteSessionPersistDriver {
+  /**
+   * Opens the database, creating it, its tables or what an older layout lacks. Synchronous,
+   * like the driver it replaces; waits at most 5 seconds for another process's lock.
+   *
+   * @param options Default: a database in memory.
+   * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
+   * @throws {PersistError} `ERR_PERSIST_CANNOT_OPEN`, `ERR_PERSIST_NOT_A_DATABASE`,
+   * `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`, `ERR_PERSIST_MOVED`: nothing in the file was changed.
+   */
+  constructor(options?: SQLiteSessionPersistDriverOptions);
+  /**
+   * Writes what is queued, lets running reads finish, but for counts and filtered lists, rejects
+   * these and queued reads with `ERR_PERSIST_CLOSED`, and frees the file. Synchronous: when it returns, everything is
+   * durable and another driver, or `rm`, may have the file. A locked file is waited for at
+   * most `busyTimeoutMs`. Calls after it reject with `ERR_PERSIST_CLOSED`, the first of the
+   * process with a warning; a second `close()` does nothing. See `gracefulShutdown`.
+   *
+   * A driver needn't be closed: a process that ends, however it does, writes what is queued.
+   */
+  close(): void;
   /** The same as `close()`. */
   [Symbol.dispose](): void;
+  /** `close()`, after 100 ms of quiet, as of `idle()`, or 2 seconds at most. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
@@ -340,7 +601,7 @@ export interface PostgresPoolConfig {
 
 /** Options of `PostgresSessionPersistDriver`. A name that isn't one of these is refused. */
 export interface PostgresSessionPersistDriverOptions {
-  /** See `PostgresPoolConfig`; one in `poolConfig` wins. */
+  /** Wins over the fields of `poolConfig`; a `connectionString` in `poolConfig` wins over this one. */
   connectionString?: string | undefined;
   /**
    * A `Pool` of node-postgres. Its settings are read, once; its connections are not used, and it is
@@ -372,18 +633,8 @@ export interface PostgresSessionPersistDriverOptions {
   maxQueuedBytes?: number | undefined;
 }
 
-export interface PostgresSessionPersistDriver extends SessionPersistMethods, ReplayMethods {
-  /** The same as `close()`. */
-  [Symbol.asyncDispose](): Promise<void>;
-}
-
-/**
- * Which binding artifact the generated loader actually loaded: `'native'` for
- * a native addon, otherwise the `platformArchABI` of the WASI flavor. Every
- * flavor napi-rs can build is listed, because `NAPI_RS_NATIVE_LIBRARY_PATH`
- * can point the loader at a WASI artifact this package does not build itself.
- */
-export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
+export interface PostgresSessionPersistDriver
+  extends SessionPersistMethods, StoreMethods, ReplayMethods, DriverMethods {}
 
 /**
  * Stores sessions in a PostgreSQL database: every write is committed when its promise resolves, and
@@ -399,53 +650,21 @@ export declare class PostgresSessionPersistDriver {
    * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong, misspelt, or can't be
    * honoured.
    */
-  constructor(options?: PostgresSessionPersistDriverOptions)
+  constructor(options?: PostgresSessionPersistDriverOptions);
   /**
-   * Writes what is queued, lets running reads finish, rejects queued reads with
+   * Waits for 100 ms of quiet, as of `idle()`, 2 seconds at most: events may come in after a prompt has
+   * been answered. Then writes what is queued, lets running reads finish, rejects queued reads with
    * `ERR_PERSIST_CLOSED`, and closes the connections. Resolves when that is done; a database that
    * can't be reached is waited for at most `retryTimeoutMs`. A pool that was passed in is left as
-   * it is. Calls after it reject with `ERR_PERSIST_CLOSED`; a second `close()` waits for the first.
+   * it is. Calls that come after the quiet reject with `ERR_PERSIST_CLOSED`, the first of the process
+   * with a warning; a second `close()` waits for the first.
    *
    * A driver needn't be closed, but await your calls: a process that ends gives un-awaited writes
    * five seconds to reach the database.
    */
-  close(): Promise<void>
-}
-
-/**
- * A driver whose lists of events are replay windows. It is open for as long as the driver that it
- * was made by.
- */
-export declare class ReplayView {}
-
-/**
- * Stores sessions in a SQLite file: every write is durable when its promise resolves, and
- * nothing blocks the event loop.
- *
- * Several drivers, worker threads and processes may open the same file. Don't open it with
- * another copy of SQLite (`better-sqlite3`, `node:sqlite`) in the same process.
- */
-export declare class SQLiteSessionPersistDriver {
-  /**
-   * Opens the database, creating it, its tables or what an older layout lacks. Synchronous,
-   * like the driver it replaces; waits at most 5 seconds for another process's lock.
-   *
-   * @param options Default: a database in memory.
-   * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
-   * @throws {PersistError} `ERR_PERSIST_CANNOT_OPEN`, `ERR_PERSIST_NOT_A_DATABASE`,
-   * `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`, `ERR_PERSIST_MOVED`: nothing in the file was changed.
-   */
-  constructor(options?: SQLiteSessionPersistDriverOptions)
-  /**
-   * Writes what is queued, lets running reads finish, rejects queued reads with
-   * `ERR_PERSIST_CLOSED`, and frees the file. Synchronous: when it returns, everything is
-   * durable and another driver, or `rm`, may have the file. A locked file is waited for at
-   * most `busyTimeoutMs`. Calls after it reject with `ERR_PERSIST_CLOSED`; a second
-   * `close()` does nothing.
-   *
-   * A driver needn't be closed: a process that ends, however it does, writes what is queued.
-   */
-  close(): void
+  close(): Promise<void>;
+  /** The same as `close()`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
@@ -457,7 +676,10 @@ export declare class SQLiteSessionPersistDriver {
  * `JSON.stringify` can print.
  * @throws {PersistError} `ERR_PERSIST_TOO_LARGE`: no string is that long.
  */
-export declare function buildReplayText(events: readonly Pick<SessionEvent, "createdAt" | "sender" | "payload">[], maxChars?: number): string | null
+export declare function buildReplayText(
+  events: readonly Pick<SessionEvent, "createdAt" | "sender" | "payload">[],
+  maxChars?: number,
+): string | null;
 
 /**
  * The SQL that makes the tables and indexes of `PostgresSessionPersistDriver` in a schema, and adds
@@ -467,7 +689,32 @@ export declare function buildReplayText(events: readonly Pick<SessionEvent, "cre
  * @param schema Default: `"public"`.
  * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: not a name that the driver takes.
  */
-export declare function postgresSchemaSql(schema?: string): string
+export declare function postgresSchemaSql(schema?: string): string;
+
+/**
+ * The end of a server, in the right order: waits until the driver is idle, has the SDK take leave, waits
+ * again, and closes the driver, all within `timeoutMs` (default: 10,000), of which each step but the last
+ * takes at most half of what is left. Rejects, when all is done, with the first failure. The second time for
+ * the same driver it gives the first promise.
+ *
+ * With `signals` it resolves at once, and does so when the first of them comes, and then ends the process
+ * with code 0, or 1 after a failure; a second signal ends it at once, with 128 and its number.
+ *
+ * @param sdk What `SandboxAgent.connect()` gave.
+ * @param driver A driver, not its view.
+ */
+export declare function gracefulShutdown(
+  sdk: { dispose(): Promise<void> },
+  driver: SQLiteSessionPersistDriver | PostgresSessionPersistDriver,
+  options?: {
+    quietMs?: number | undefined;
+    timeoutMs?: number | undefined;
+    signals?: readonly ("SIGTERM" | "SIGINT")[] | undefined;
+  },
+): Promise<void>;
 
 /** The version of the addon, which is the package's: another one's isn't loaded. */
-export declare const VERSION: string
+export declare const VERSION: string;
+
+/** What kind of addon was loaded. */
+export declare const __napiBindingTarget: "native" | "wasm32-wasi" | "wasm32-wasip1";

@@ -2,6 +2,9 @@
 //!
 //! No message ever holds a payload, a password, or a path that the caller didn't give.
 
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
 /// A database's own name for what went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseCode {
@@ -21,8 +24,43 @@ impl DatabaseCode {
     }
 }
 
+/// What bounded the wait for somebody else's lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockTimeout {
+    /// The option `busyTimeoutMs`.
+    BusyTimeout(Duration),
+    /// What a constructor waits at most, whatever the option says: it blocks JavaScript's thread.
+    Constructor(Duration),
+}
+
+impl LockTimeout {
+    /// How long the wait may last.
+    pub fn duration(self) -> Duration {
+        match self {
+            Self::BusyTimeout(duration) | Self::Constructor(duration) => duration,
+        }
+    }
+}
+
+impl Display for LockTimeout {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BusyTimeout(limit) => {
+                write!(formatter, "busyTimeoutMs ({}) allows", limit.as_millis())
+            }
+            Self::Constructor(limit) => {
+                write!(formatter, "the {} seconds that a constructor waits", limit.as_secs())
+            }
+        }
+    }
+}
+
 /// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(
+    not(test),
+    expect(clippy::missing_docs_in_private_items, reason = "a variant's message has its fields")
+)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The driver was closed before the call, or before the call's turn came.
@@ -70,17 +108,22 @@ pub enum StoreError {
 
     /// Somebody else held the database locked for too long.
     #[error(
-        "the database stayed locked by another connection for longer than busyTimeoutMs allows, or, in the constructor, for 5 seconds"
+        "the database stayed locked by another connection{}",
+        .timeout.map(|limit| format!(" for longer than {limit}")).unwrap_or_default()
     )]
-    Busy { database_code: DatabaseCode },
+    Busy {
+        /// Known to those who waited.
+        timeout: Option<LockTimeout>,
+        database_code: DatabaseCode,
+    },
 
     /// There is no room on the disk.
     #[error("the disk is full")]
     Full { database_code: DatabaseCode },
 
-    /// A value is larger than can be stored and handed back.
-    #[error("{what} is larger than can be handed back: {bytes} bytes, at most {max_bytes}")]
-    TooLarge { what: &'static str, bytes: usize, max_bytes: usize },
+    /// What is given is more than can be stored at once, or handed back.
+    #[error("{what} is too large: {size} {unit}, at most {max}")]
+    TooLarge { what: &'static str, size: usize, max: usize, unit: &'static str },
 
     /// A stored row can't be read.
     #[error("the stored {what} cannot be read: {reason}")]
@@ -105,12 +148,41 @@ pub enum StoreError {
     #[error("the database failed: {message}")]
     Database { message: String, database_code: DatabaseCode },
 
+    /// The system has no more of what we need.
+    #[error("the system refused {what}; raise the limit ({limits})")]
+    System { what: &'static str, limits: &'static str },
+
     /// A defect of this package.
     #[error("internal error: {reason}")]
     Internal { reason: &'static str },
 }
 
 impl StoreError {
+    /// No thread could be started.
+    pub const NO_THREAD: Self =
+        Self::System { what: "a thread", limits: "ulimit -u, the container's pids" };
+    /// No file or socket could be opened.
+    pub const NO_OPEN_FILE: Self = Self::System { what: "an open file", limits: "ulimit -n" };
+
+    /// A database that isn't opened, for a reason of ours.
+    pub fn cannot_open(database: &str, reason: impl Into<String>) -> Self {
+        Self::CannotOpen {
+            database: database.to_owned(),
+            reason: reason.into(),
+            database_code: None,
+        }
+    }
+
+    /// If it is a lock that wasn't given up in time: in what time.
+    pub fn after(self, timeout: LockTimeout) -> Self {
+        match self {
+            Self::Busy { database_code, .. } => {
+                Self::Busy { timeout: Some(timeout), database_code }
+            }
+            other => other,
+        }
+    }
+
     /// The stable name that applications test for.
     pub fn code(&self) -> &'static str {
         match self {
@@ -129,6 +201,7 @@ impl StoreError {
             Self::Moved => "ERR_PERSIST_MOVED",
             Self::Constraint { .. } => "ERR_PERSIST_CONSTRAINT",
             Self::Database { .. } => "ERR_PERSIST_DATABASE",
+            Self::System { .. } => "ERR_PERSIST_SYSTEM",
             Self::Internal { .. } => "ERR_PERSIST_INTERNAL",
         }
     }
@@ -141,12 +214,46 @@ impl StoreError {
             | Self::Unavailable { database_code, .. } => database_code.as_ref(),
             Self::NotADatabase { .. } => Some(&DatabaseCode::Sqlite("SQLITE_NOTADB")),
             Self::ReadOnly { database_code }
-            | Self::Busy { database_code }
+            | Self::Busy { database_code, .. }
             | Self::Full { database_code }
             | Self::Damaged { database_code, .. }
             | Self::Constraint { database_code, .. }
             | Self::Database { database_code, .. } => Some(database_code),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_stayed_is_reported_with_the_one_limit_that_passed() {
+        let busy = |timeout| StoreError::Busy {
+            timeout,
+            database_code: DatabaseCode::Sqlite("SQLITE_BUSY"),
+        };
+        let message = |timeout| busy(None).after(timeout).to_string();
+        assert_eq!(
+            message(LockTimeout::BusyTimeout(Duration::from_millis(200))),
+            "the database stayed locked by another connection for longer than busyTimeoutMs (200) \
+             allows"
+        );
+        assert_eq!(
+            message(LockTimeout::Constructor(Duration::from_secs(5))),
+            "the database stayed locked by another connection for longer than the 5 seconds that a \
+             constructor waits"
+        );
+        assert_eq!(busy(None).to_string(), "the database stayed locked by another connection");
+    }
+
+    #[test]
+    fn what_the_system_refuses_comes_with_the_limit_to_raise() {
+        assert_eq!(
+            StoreError::NO_THREAD.to_string(),
+            "the system refused a thread; raise the limit (ulimit -u, the container's pids)"
+        );
+        assert_eq!(StoreError::NO_OPEN_FILE.code(), "ERR_PERSIST_SYSTEM");
     }
 }

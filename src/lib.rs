@@ -5,14 +5,14 @@
 //! ```text
 //! binding   napi classes: argument checks, JSON text in and out, promises, errors
 //!    ↓
-//! store     one trait: the operations of the SDK's contract; knows neither JS nor SQL
+//! store     the operations, what each touches, and what waits: knows neither JS nor SQL
 //!    ↓
 //! sqlite    connections, schema, statements, the writer thread
 //! postgres  connections, schema, statements, rounds of writes
 //!
 //! replay    pure: what of a history an agent is given after a restore
 //!
-//! model, cursor, json, layout, lock, page, error: pure, used by any layer
+//! model, columns, filter, cursor, page, json, layout, error: pure, used by any layer
 //! ```
 //!
 //! Threads: JavaScript's thread only ever queues work, and reads single rows by key.
@@ -20,11 +20,12 @@
 //! backend. Payloads cross every layer as JSON text and are never parsed here.
 
 mod binding;
+mod columns;
 mod cursor;
 mod error;
+mod filter;
 mod json;
 mod layout;
-mod lock;
 mod model;
 mod page;
 mod postgres;

@@ -31,6 +31,17 @@ pub struct SessionRecord {
     pub extra: Option<JsonText>,
 }
 
+impl SessionRecord {
+    /// The bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let texts = [&self.id, &self.agent, &self.agent_session_id, &self.last_connection_id];
+        let optional =
+            [&self.sandbox_id, &self.session_init, &self.config_options, &self.modes, &self.extra];
+        let texts = texts.into_iter().chain(optional.into_iter().flatten());
+        texts.fold(0, |bytes: usize, text| bytes.saturating_add(text.len()))
+    }
+}
+
 /// One envelope of a session, to be inserted or replaced by its `id`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionEvent {
@@ -50,6 +61,15 @@ pub struct SessionEvent {
     pub payload: JsonText,
     /// An object of the fields that this version doesn't know by name.
     pub extra: Option<JsonText>,
+}
+
+impl SessionEvent {
+    /// The bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let Self { id, session_id, connection_id, sender, payload, extra, .. } = self;
+        let texts = [id, session_id, connection_id, sender, payload].into_iter().chain(extra);
+        texts.fold(0, |bytes: usize, text| bytes.saturating_add(text.len()))
+    }
 }
 
 /// The fields of an event that we know by name, as the SDK calls them.
@@ -76,8 +96,12 @@ impl Number {
     }
 }
 
-/// A stored session, borrowed from the row it was read from.
+/// A stored session, borrowed from the row it was read from. Fields are those of [`SessionRecord`].
 #[derive(Debug)]
+#[cfg_attr(
+    not(test),
+    expect(clippy::missing_docs_in_private_items, reason = "they are SessionRecord's")
+)]
 pub struct SessionRow<'row> {
     pub id: &'row str,
     pub agent: &'row str,
@@ -92,8 +116,12 @@ pub struct SessionRow<'row> {
     pub extra: Option<&'row str>,
 }
 
-/// A stored event, borrowed from the row it was read from.
+/// A stored event, borrowed from the row it was read from. Fields are those of [`SessionEvent`].
 #[derive(Debug)]
+#[cfg_attr(
+    not(test),
+    expect(clippy::missing_docs_in_private_items, reason = "they are SessionEvent's")
+)]
 pub struct EventRow<'row> {
     pub id: &'row str,
     pub event_index: Number,
@@ -112,6 +140,8 @@ pub struct PageRequest {
     pub limit: u64,
     /// The cursor of the page before, as the caller gave it.
     pub cursor: Option<String>,
+    /// No item is added once the page has this many bytes of text; `None` for no such bound.
+    pub max_bytes: Option<usize>,
 }
 
 /// Part of a list, ready for JavaScript.

@@ -1,8 +1,8 @@
 //! A page of a list, built from rows of any backend.
 
-use crate::cursor::{self, Position};
+use crate::cursor::{self, List, Position, Start};
 use crate::json::{self, ArrayWriter};
-use crate::model::{EventRow, Number, Page, SessionRow};
+use crate::model::{EventRow, Number, Page, PageRequest, SessionRow};
 
 /// The name that the cursors of the list of sessions carry. No session can have it as its id.
 pub const SESSIONS_LIST: &str = "\0";
@@ -10,27 +10,36 @@ pub const SESSIONS_LIST: &str = "\0";
 /// Collects rows, one more than the page holds telling that another page follows.
 #[derive(Debug)]
 pub struct PageBuilder<'list> {
-    list: &'list str,
+    list: List<'list>,
     limit: u64,
-    next_offset: u64,
+    max_bytes: usize,
+    start: Start,
     count: u64,
+    bytes: usize,
     last: Option<Position>,
     has_more: bool,
     arrays: ArrayWriter,
 }
 
 impl<'list> PageBuilder<'list> {
-    /// A page of the list that cursors call `list`, from the item at `offset` on.
-    pub fn new(list: &'list str, limit: u64, offset: u64) -> Self {
+    /// The page of the list that is asked for.
+    pub fn new(list: List<'list>, request: &PageRequest) -> Self {
         Self {
+            start: cursor::parse(request.cursor.as_deref(), &list),
             list,
-            limit,
-            next_offset: offset,
+            limit: request.limit,
+            max_bytes: request.max_bytes.unwrap_or(usize::MAX),
             count: 0,
+            bytes: 0,
             last: None,
             has_more: false,
             arrays: ArrayWriter::default(),
         }
+    }
+
+    /// Where the page starts.
+    pub fn start(&self) -> &Start {
+        &self.start
     }
 
     /// How many rows to ask the database for.
@@ -38,35 +47,47 @@ impl<'list> PageBuilder<'list> {
         self.limit.saturating_add(1)
     }
 
-    /// Adds the next session.
-    pub fn add_session(&mut self, session: &SessionRow<'_>) {
+    /// Adds the next session. Returns whether more rows are wanted.
+    pub fn add_session(&mut self, session: &SessionRow<'_>) -> bool {
         let bytes = json::session_bytes(session);
-        self.add(session.created_at, session.id, bytes, |out| json::write_session(out, session));
+        self.add(session.created_at, session.id, bytes, |out| json::write_session(out, session))
     }
 
-    /// Adds the next event.
-    pub fn add_event(&mut self, event: &EventRow<'_>) {
+    /// Adds the next event. Returns whether more rows are wanted.
+    pub fn add_event(&mut self, event: &EventRow<'_>) -> bool {
         let bytes = json::event_bytes(event);
-        self.add(event.event_index, event.id, bytes, |out| json::write_event(out, event));
+        self.add(event.event_index, event.id, bytes, |out| json::write_event(out, event))
     }
 
-    fn add(&mut self, order: Number, id: &str, bytes: usize, write: impl FnOnce(&mut String)) {
-        if self.count == self.limit {
+    fn add(
+        &mut self,
+        order: Number,
+        id: &str,
+        bytes: usize,
+        write: impl FnOnce(&mut String),
+    ) -> bool {
+        if self.is_full() {
             self.has_more = true;
-            return;
+            return false;
         }
         self.count += 1;
-        self.next_offset = self.next_offset.saturating_add(1);
-        if self.count == self.limit {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.arrays.push(bytes, write);
+        if self.is_full() {
             self.last = Position::of(order, id);
         }
-        self.arrays.push(bytes, write);
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.count == self.limit || self.bytes >= self.max_bytes
     }
 
     /// The page, with the cursor of the next if there is one.
     pub fn finish(self) -> Page {
+        let next_offset = self.start.offset.saturating_add(self.count);
         let next_cursor =
-            self.has_more.then(|| cursor::format(self.next_offset, self.list, self.last.as_ref()));
+            self.has_more.then(|| cursor::format(next_offset, &self.list, self.last.as_ref()));
         Page { arrays: self.arrays.finish(), next_cursor }
     }
 }

@@ -1,14 +1,19 @@
 //! Warnings of the process: what a user should hear of that is no error.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use napi::Env;
 use napi::bindgen_prelude::{FnArgs, Function, JsObjectValue, Object, Unknown};
+use parking_lot::Mutex;
 
 /// What `--disable-warning` and listeners know them by.
 const KIND: &str = "SandboxAgentPersistWarning";
 
 const DROPPED_FIELDS: &str = "a session or an event had fields that this version doesn't know, and the table has no column for them: they were not stored. Add a column \"extra_json\" of the type json to both tables, and restart, to keep them.";
+
+const LATE_CALL: &str = "a driver was called after its close(): nothing was stored. Events may come in after a prompt has been answered; gracefulShutdown(sdk, driver) waits for them, and closes in the right order.";
 
 /// The arguments of `process.emitWarning`.
 type Emit<'env> = FnArgs<(&'env str, &'env str)>;
@@ -26,4 +31,28 @@ pub fn emit(env: &Env, message: &str) -> napi::Result<()> {
 pub fn of_dropped_fields(env: &Env) -> napi::Result<()> {
     static HAS_WARNED: AtomicBool = AtomicBool::new(false);
     if HAS_WARNED.swap(true, Ordering::Relaxed) { Ok(()) } else { emit(env, DROPPED_FIELDS) }
+}
+
+/// Warns of a call after `close()`, once in a process.
+pub fn of_late_call(env: &Env) -> napi::Result<()> {
+    static HAS_WARNED: AtomicBool = AtomicBool::new(false);
+    if HAS_WARNED.swap(true, Ordering::Relaxed) { Ok(()) } else { emit(env, LATE_CALL) }
+}
+
+/// Warns of names in a request that mean nothing, once in a process for each.
+pub fn of_unknown_names(env: &Env, method: &str, names: &[String]) -> napi::Result<()> {
+    /// A process that makes names up isn't warned of all of them.
+    const MAX_NAMES: usize = 100;
+    static WARNED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    for name in names {
+        let is_new = {
+            let mut warned = WARNED.lock();
+            warned.len() < MAX_NAMES && warned.insert(format!("{method}.{name}"))
+        };
+        if is_new {
+            let shown: String = name.chars().take(MAX_NAMES).collect();
+            emit(env, &format!("{method} knows no \"{shown}\" in its request: it has no effect."))?;
+        }
+    }
+    Ok(())
 }

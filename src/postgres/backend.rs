@@ -1,7 +1,6 @@
-//! The store's own thread: a Tokio runtime on which connections live, and which hands out the work.
+//! What the tasks of a store share, and the attempts that they make for their calls.
 
 use std::cell::RefCell;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,34 +9,39 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
 
-use crate::error::{DatabaseCode, StoreError};
-use crate::store::{Completion, Completions, OperationResult, Ticket};
+use crate::error::StoreError;
+use crate::store::{Completion, Completions, Metrics, OperationResult, Ticket};
 
-use super::connection::Connection;
-use super::failure::{self, Failure, Remedy};
+use super::connection::Timed;
+use super::failure::{Failure, Remedy};
+use super::message::Protocol;
 use super::pool::{Lease, Pool};
-use super::queries::{Prefix, Statements};
-use super::queue::{Lookups, Queue, Read, Round, Work};
-use super::retry;
+use super::queue::Queue;
+use super::retry::{self, Decision, History};
 use super::schema::Schema;
-use super::{reader, writer};
+use super::statements::Statements;
 
-/// An attempt that isn't answered is given up after this long: its server may be gone without a word,
-/// and another may have taken its place.
+/// An attempt that isn't answered is given up after this long: its server may be gone without a
+/// word, and another may have taken its place.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// As [`ATTEMPT_TIMEOUT`], where whole tables may be read.
+pub const SCAN_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// To rewrite a large table takes long, and nobody should have to begin it twice.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What the tasks of a store share.
+/// See the module's documentation.
 pub struct Backend {
     pub queue: Arc<Queue>,
     pub completions: Arc<dyn Completions>,
+    pub metrics: Arc<Metrics>,
     pub pool: Rc<Pool>,
     pub schema: Schema,
-    /// `None` for prepared statements, which nothing can go before.
-    pub statement_prefix: Option<Prefix>,
+    pub protocol: Protocol,
     pub attempt_timeout: Duration,
+    /// As [`Self::attempt_timeout`], where whole tables may be read.
+    pub scan_timeout: Duration,
     /// Under way or done, once somebody has called.
     pub opening: RefCell<Option<Opening>>,
     /// How the last attempt failed, until one succeeds: what calls that never had a turn are told.
@@ -47,77 +51,45 @@ pub struct Backend {
 /// What comes of looking at the schema.
 pub type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Statements>, Failure>>>;
 
-/// What may be done about a call that keeps failing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
-    /// It stands for several, one of which may be the reason: after some attempts they are split.
-    Several,
-    One,
+/// Calls that attempts are made for together.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls {
+    count: usize,
+    /// When the oldest was called.
+    called_at: Instant,
+    are_scans: bool,
 }
 
-/// After this many refusals that should have passed by themselves, the reason may be one of several
-/// rows, as when a trigger raises them.
-const MAX_SHARED_REFUSALS: u32 = 3;
+impl Calls {
+    /// So many, the oldest of which was called then.
+    pub fn together(count: usize, called_at: Instant) -> Self {
+        Self { count, called_at, are_scans: false }
+    }
+
+    /// One.
+    pub fn one(called_at: Instant) -> Self {
+        Self::together(1, called_at)
+    }
+
+    /// One that takes as long as tables are large.
+    pub fn scan(called_at: Instant) -> Self {
+        Self { are_scans: true, ..Self::one(called_at) }
+    }
+}
+
+/// No attempt succeeded, and none is made any more.
+#[derive(Debug)]
+pub struct GivenUp {
+    /// What is to be done about the calls: never another attempt at once.
+    pub decision: Decision,
+    /// How the last attempt failed.
+    pub error: StoreError,
+}
 
 impl Backend {
-    /// Works until the queue ends.
-    pub async fn run(self: Rc<Self>) {
-        loop {
-            match self.queue.next_work().await {
-                Work::Round(round) => {
-                    let backend = Rc::clone(&self);
-                    tokio::task::spawn_local(async move { backend.write(round).await });
-                }
-                Work::Lookups(lookups) => {
-                    let backend = Rc::clone(&self);
-                    tokio::task::spawn_local(async move { backend.look_up(lookups).await });
-                }
-                Work::List(list) => {
-                    let backend = Rc::clone(&self);
-                    tokio::task::spawn_local(async move { backend.list(list).await });
-                }
-                Work::Expired(tickets) => {
-                    let error = self.trouble();
-                    self.deliver(tickets.into_iter().map(|ticket| (ticket, Err(error.clone()))));
-                }
-                Work::End => break,
-            }
-        }
-        self.pool.close().await;
-    }
-
     /// What the time was lost with, as far as it is known.
-    fn trouble(&self) -> StoreError {
+    pub fn trouble(&self) -> StoreError {
         self.last_trouble.borrow().clone().unwrap_or_else(|| Failure::no_answer().error)
-    }
-
-    async fn write(self: Rc<Self>, round: Round) {
-        let (writes, hold) = round.into_parts();
-        let tickets: Vec<Ticket> = writes.iter().map(|write| write.ticket).collect();
-        // Dropped with what it holds: what it hasn't settled is settled as far as the queue goes.
-        let unsettled = writer::Unsettled::new(&self.queue, writes);
-        let written = AssertUnwindSafe(writer::write(&self, unsettled)).catch_unwind().await;
-        if written.is_err() {
-            let panicked = || Err(StoreError::Internal { reason: "the writer panicked" });
-            // Those that were told already are no longer known.
-            self.deliver(tickets.into_iter().map(|ticket| (ticket, panicked())));
-        }
-        self.queue.end_round(&hold);
-    }
-
-    async fn look_up(self: Rc<Self>, lookups: Lookups) {
-        let read = AssertUnwindSafe(reader::look_up(&self, &lookups)).catch_unwind().await;
-        self.deliver(read.unwrap_or_else(|_| {
-            let panicked = |(ticket, _): &(Ticket, String)| (*ticket, Err(reader_panicked()));
-            lookups.wanted.iter().map(panicked).collect()
-        }));
-        self.queue.end_lookups(&lookups);
-    }
-
-    async fn list(self: Rc<Self>, Read { ticket, query, accepted }: Read) {
-        let result = AssertUnwindSafe(reader::list(&self, &query, accepted)).catch_unwind().await;
-        self.deliver([(ticket, result.unwrap_or_else(|_| Err(reader_panicked())))]);
-        self.queue.end_list();
     }
 
     /// Tells JavaScript how calls ended.
@@ -129,18 +101,16 @@ impl Backend {
         }
     }
 
-    /// Makes attempts until one succeeds, one fails for good, or the time is up for what was called
-    /// then.
+    /// Makes attempts for calls until one succeeds or it is decided otherwise.
     pub async fn with_retries<T>(
         self: &Rc<Self>,
-        parts: Parts,
-        accepted: Instant,
-        mut attempt: impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        calls: Calls,
+        mut attempt: impl AsyncFnMut(&mut Timed<'_>, &Statements) -> Result<T, Failure>,
+    ) -> Result<T, GivenUp> {
         let begun = Instant::now();
-        let (mut refusals, mut has_looked_again) = (0, false);
+        let mut history = History::new(calls.count, self.queue.retry_timeout());
         for pause in retry::pauses() {
-            let failure = match self.attempt(accepted, &mut attempt).await {
+            let failure = match self.attempt(calls, &mut attempt).await {
                 Ok(done) => {
                     self.last_trouble.take();
                     self.queue.note_success();
@@ -148,65 +118,62 @@ impl Backend {
                 }
                 Err(failure) => failure,
             };
-            if is_of_the_schema(&failure) && !has_looked_again {
-                // Somebody changed the tables.
-                has_looked_again = true;
-                self.opening.take();
-                continue;
+            if failure.is_passing() {
+                self.last_trouble.replace(Some(failure.error.clone()));
             }
-            if !matches!(failure.remedy, Remedy::Retry | Remedy::RetryElsewhere) {
-                return Err(failure);
+            let deadline = self.queue.deadline(calls.called_at);
+            history.record(&failure, begun.elapsed(), Instant::now() >= deadline);
+            match retry::decide(&failure, &history) {
+                Decision::LookAgain => {
+                    history.has_looked_again = true;
+                    self.opening.take();
+                }
+                Decision::Retry => {
+                    self.metrics.note_retry();
+                    tokio::time::sleep_until(deadline.min(Instant::now() + pause).into()).await;
+                }
+                decision => return Err(GivenUp { decision, error: failure.error }),
             }
-            self.last_trouble.replace(Some(failure.error.clone()));
-            refusals += u32::from(!failure.is_connection_lost);
-            if parts == Parts::Several && refusals == MAX_SHARED_REFUSALS {
-                return Err(Failure { remedy: Remedy::Split, ..failure });
-            }
-            // What the server has answered didn't only wait for its turn.
-            let is_refused_for_long = refusals > 0 && begun.elapsed() >= self.queue.retry_timeout();
-            let deadline = self.queue.deadline(accepted);
-            if is_refused_for_long || Instant::now() >= deadline {
-                return Err(failure);
-            }
-            tokio::time::sleep_until(deadline.min(Instant::now() + pause).into()).await;
         }
         unreachable!("there is always another pause")
     }
 
     async fn attempt<T>(
         self: &Rc<Self>,
-        accepted: Instant,
-        attempt: &mut impl AsyncFnMut(&mut Lease<'_>, &Statements) -> Result<T, Failure>,
+        calls: Calls,
+        attempt: &mut impl AsyncFnMut(&mut Timed<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         // Before a connection is taken: the schema is opened on one of its own.
-        let statements = self.in_time(accepted, self.statements()).await?;
-        let mut lease = self.in_time(accepted, self.pool.lease()).await?;
-        let remaining = self.queue.deadline(accepted).saturating_duration_since(Instant::now());
-        let patience = self.attempt_timeout.min(remaining);
-        lease.connection().patience = patience;
+        let statements = self.in_time(calls.called_at, self.statements()).await?;
+        let mut lease = self.in_time(calls.called_at, self.pool.lease()).await?;
+        let deadline = self.queue.deadline(calls.called_at);
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let timeout = match calls.are_scans {
+            true => self.scan_timeout,
+            false => self.attempt_timeout.min(remaining),
+        };
         let result = async {
-            let ended = tokio::time::timeout(patience, lease.end_lost()).await;
-            ended.unwrap_or_else(|_| Err(Failure::no_answer()))?;
-            attempt(&mut lease, &statements).await
+            lease.end_lost(timeout).await?;
+            attempt(&mut lease.with_timeout(timeout), &statements).await
         }
         .await;
         lease.give_back(result.as_ref().err());
         result
     }
 
-    /// Waits for what others may be served with before, as long as the call may wait: while they are,
-    /// that is no outage.
+    /// Waits for what others may be served with before, as long as the call may wait: while they
+    /// are, that is no outage.
     async fn in_time<T>(
         &self,
-        accepted: Instant,
+        called_at: Instant,
         awaited: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let mut awaited = pin!(awaited);
         loop {
-            let deadline = self.queue.deadline(accepted);
+            let deadline = self.queue.deadline(called_at);
             match tokio::time::timeout_at(deadline.into(), &mut awaited).await {
                 Ok(result) => return result,
-                Err(_) if self.queue.deadline(accepted) > deadline => {}
+                Err(_) if self.queue.deadline(called_at) > deadline => {}
                 Err(_) => {
                     let in_vain = Failure::of_call(self.trouble());
                     return Err(Failure { remedy: Remedy::Retry, ..in_vain });
@@ -215,8 +182,8 @@ impl Backend {
         }
     }
 
-    /// The first to come has the schema looked at; the others wait for what is found. That goes on if
-    /// nobody waits any more: to upgrade a large table takes longer than any call.
+    /// The first to come has the schema looked at; the others wait for what is found. That goes on
+    /// if nobody waits any more: to upgrade a large table takes longer than any call.
     async fn statements(self: &Rc<Self>) -> Result<Rc<Statements>, Failure> {
         let opening = self.opening.borrow_mut().get_or_insert_with(|| self.start_opening()).clone();
         opening.await
@@ -242,33 +209,23 @@ impl Backend {
         let deadline = self.queue.deadline(Instant::now());
         let leased = tokio::time::timeout_at(deadline.into(), self.pool.lease());
         let mut lease = leased.await.unwrap_or_else(|_| Err(Failure::no_answer()))?;
-        let opened = self.open_schema_on(lease.connection(), deadline).await;
+        let opened = self.open_schema_on(&mut lease, deadline).await;
         lease.give_back(opened.as_ref().err());
         opened
     }
 
-    /// Looking has the time of an attempt; an upgrade takes as long as it takes, once it has its locks.
+    /// Looking has the time of an attempt; an upgrade takes as long as it takes, once it has its
+    /// locks.
     async fn open_schema_on(
         &self,
-        connection: &mut Connection,
+        lease: &mut Lease<'_>,
         deadline: Instant,
     ) -> Result<Statements, Failure> {
-        connection.patience = self.attempt_timeout;
-        let found = self.schema.inspect(connection).await?;
-        connection.patience = UPGRADE_TIMEOUT;
-        let layout = self.schema.bring_up_to_date(connection, found, deadline).await?;
-        connection.patience = self.attempt_timeout;
-        let order_constraints = self.schema.order_constraints(connection).await?;
-        let prefix = self.statement_prefix.clone();
-        Ok(Statements::new(&self.schema, &layout, order_constraints, prefix))
+        let found = self.schema.inspect(&mut lease.with_timeout(self.attempt_timeout)).await?;
+        let mut for_upgrade = lease.with_timeout(UPGRADE_TIMEOUT);
+        let layout = self.schema.bring_up_to_date(&mut for_upgrade, found, deadline).await?;
+        let mut connection = lease.with_timeout(self.attempt_timeout);
+        let order_constraints = self.schema.order_constraints(&mut connection).await?;
+        Ok(Statements::new(&self.schema, &layout, order_constraints, self.protocol.clone()))
     }
-}
-
-fn reader_panicked() -> StoreError {
-    StoreError::Internal { reason: "a reader panicked" }
-}
-
-fn is_of_the_schema(failure: &Failure) -> bool {
-    let state = failure.error.database_code().map(DatabaseCode::as_str);
-    state.is_some_and(failure::is_of_the_schema)
 }

@@ -20,6 +20,7 @@ use super::settings::{Address, Password, Settings, TargetSession, Tls};
 
 /// A server that doesn't answer at all is given up after this long, unless the user says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// 256 kB a second: slower than any link that a database is used over.
 const SLOW_LINK_BYTES_PER_MS: u64 = 256;
@@ -33,15 +34,34 @@ pub trait PasswordSource: Send + Sync {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 }
 
+/// Who hears of attempts to open a connection, on the store's thread. Must not block.
+pub trait Attempts: Send + Sync {
+    /// One begins; host and port where it is on the network. Its number.
+    fn begin(&self, address: Option<(&str, u16)>) -> u64;
+
+    /// It has ended.
+    fn end(&self, attempt: u64, error: Option<StoreError>);
+}
+
+/// An attempt that is told of: also of its end when it is given up.
+struct Attempt {
+    attempts: Option<Arc<dyn Attempts>>,
+    number: u64,
+}
+
 /// A connection to a server that is as it should be.
 pub struct Connection {
     inner: PgConnection,
     /// Begins every message, so that others can find the server process that this connection used.
     pub mark: String,
-    /// How long the server may say nothing.
-    pub patience: Duration,
     pub opened: Instant,
     pub uses: u64,
+}
+
+/// A connection whose server may say nothing for so long, whatever it is asked.
+pub struct Timed<'connection> {
+    connection: &'connection mut Connection,
+    timeout: Duration,
 }
 
 /// How to open connections.
@@ -50,22 +70,41 @@ pub struct Connector {
     /// Empty where each message brings its own.
     session_settings: String,
     password_source: Option<Arc<dyn PasswordSource>>,
+    attempts: Option<Arc<dyn Attempts>>,
     /// Where the last connection was made, and so the next is tried first.
     first_host: Cell<usize>,
-    marks: Cell<u64>,
+    /// How many connections have got their marks.
+    marked: Cell<u64>,
     /// Tells our marks from those of other drivers and processes.
     origin: String,
 }
 
-impl Connection {
-    /// Sends a message, and returns the rows of its statements. A server that says nothing for as long
-    /// as [`Self::patience`] has lost us; a slow link has more time for what is large.
+impl Timed<'_> {
+    /// Sends a message, and returns the rows of its statements.
     pub async fn fetch(&mut self, message: Message) -> Result<Vec<PgRow>, Failure> {
+        self.connection.fetch(message, self.timeout).await
+    }
+
+    /// Sends statements without values.
+    pub async fn execute(&mut self, sql: &str) -> Result<(), Failure> {
+        self.fetch(Message::simple(sql)).await.map(drop)
+    }
+}
+
+impl Connection {
+    /// For messages that each have this much time.
+    pub fn with_timeout(&mut self, timeout: Duration) -> Timed<'_> {
+        Timed { connection: self, timeout }
+    }
+
+    /// A server that says nothing for as long as `timeout` has lost us; a slow link has more time
+    /// for what is large.
+    async fn fetch(&mut self, message: Message, timeout: Duration) -> Result<Vec<PgRow>, Failure> {
         let time_to_send = Duration::from_millis(
             u64::try_from(message.bytes()).unwrap_or(u64::MAX) / SLOW_LINK_BYTES_PER_MS,
         );
-        let patience = self.patience.saturating_add(time_to_send);
-        let (sql, parameters) = message.into_parts();
+        let timeout = timeout.saturating_add(time_to_send);
+        let (sql, parameters) = message.into_parts().map_err(Failure::of_value)?;
         let sql = AssertSqlSafe(format!("{}{sql}", self.mark));
         let mut rows = match parameters {
             None => sqlx::raw_sql(sql).fetch(&mut self.inner),
@@ -73,7 +112,7 @@ impl Connection {
         };
         let mut fetched = Vec::new();
         loop {
-            match tokio::time::timeout(patience, rows.try_next()).await {
+            match tokio::time::timeout(timeout, rows.try_next()).await {
                 Ok(Ok(Some(row))) => fetched.push(row),
                 Ok(Ok(None)) => return Ok(fetched),
                 Ok(Err(error)) => return Err(error.into()),
@@ -82,21 +121,40 @@ impl Connection {
         }
     }
 
-    /// Sends statements without values.
-    pub async fn execute(&mut self, sql: &str) -> Result<(), Failure> {
-        self.fetch(Message::simple(sql)).await.map(drop)
-    }
-
-    /// Whether the server still answers.
-    pub async fn is_alive(&mut self, patience: Duration) -> bool {
-        matches!(tokio::time::timeout(patience, self.inner.ping()).await, Ok(Ok(())))
+    /// Whether the server still answers, within this time.
+    pub async fn is_alive(&mut self, timeout: Duration) -> bool {
+        matches!(tokio::time::timeout(timeout, self.inner.ping()).await, Ok(Ok(())))
     }
 
     /// Takes leave of the server.
     pub async fn close(self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
         // A server that is gone needs none.
-        let _ = tokio::time::timeout(PATIENCE, self.inner.close()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.close()).await;
+    }
+}
+
+impl Attempt {
+    fn begin(attempts: Option<Arc<dyn Attempts>>, address: &Address) -> Self {
+        let shown = match address {
+            Address::Tcp { host, port } => Some((host.as_str(), *port)),
+            Address::Socket { .. } => None,
+        };
+        let number = attempts.as_ref().map(|attempts| attempts.begin(shown));
+        Self { attempts, number: number.unwrap_or_default() }
+    }
+
+    fn end(mut self, error: Option<StoreError>) {
+        if let Some(attempts) = self.attempts.take() {
+            attempts.end(self.number, error);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(attempts) = self.attempts.take() {
+            attempts.end(self.number, Some(Failure::no_answer().error));
+        }
     }
 }
 
@@ -104,6 +162,7 @@ impl Connector {
     pub fn new(
         options: &PostgresOptions,
         password_source: Option<Arc<dyn PasswordSource>>,
+        attempts: Option<Arc<dyn Attempts>>,
         origin: String,
     ) -> Self {
         let session_settings = match options.prepared_statements {
@@ -114,8 +173,9 @@ impl Connector {
             settings: options.settings.clone(),
             session_settings,
             password_source,
+            attempts,
             first_host: Cell::new(0),
-            marks: Cell::new(0),
+            marked: Cell::new(0),
             origin,
         }
     }
@@ -179,33 +239,33 @@ impl Connector {
         host: usize,
         target: TargetSession,
     ) -> Result<Connection, Failure> {
-        let patience = self.settings.pool.connection_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let address = self.settings.hosts[host].address.to_string();
-        let connection = tokio::time::timeout(patience, self.open(host, target)).await;
-        connection
+        let timeout = self.settings.pool.connection_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let address = &self.settings.hosts[host].address;
+        let attempt = Attempt::begin(self.attempts.clone(), address);
+        let connection = tokio::time::timeout(timeout, self.open(host, target)).await;
+        let connection = connection
             .unwrap_or_else(|_| Err(Failure::no_answer()))
-            .map_err(|failure| name_address(failure, &address))
+            .map_err(|failure| name_address(failure, &address.to_string()));
+        attempt.end(connection.as_ref().err().map(|failure| failure.error.clone()));
+        connection
     }
 
     async fn open(&self, host: usize, target: TargetSession) -> Result<Connection, Failure> {
         let password = self.password().await?;
         let options = self.connect_options(host, password.as_deref());
         let inner = options.connect().await?;
-        let mut connection = Connection {
-            inner,
-            mark: self.next_mark(),
-            patience: CONNECT_TIMEOUT,
-            opened: Instant::now(),
-            uses: 0,
-        };
-        self.inspect(&mut connection, target).await.map_err(Failure::of_no_row)?;
+        let mut connection =
+            Connection { inner, mark: self.next_mark(), opened: Instant::now(), uses: 0 };
+        let inspected = self.inspect(connection.with_timeout(CONNECT_TIMEOUT), target).await;
+        inspected.map_err(Failure::of_no_row)?;
         Ok(connection)
     }
 
-    /// Leaves our mark on the server process, and sees whether it is the kind we want.
+    /// Sends the first message, with the connection's mark, and sees whether the server is the kind
+    /// we want.
     async fn inspect(
         &self,
-        connection: &mut Connection,
+        mut connection: Timed<'_>,
         target: TargetSession,
     ) -> Result<(), Failure> {
         if !self.session_settings.is_empty() {
@@ -266,8 +326,8 @@ impl Connector {
     }
 
     fn next_mark(&self) -> String {
-        self.marks.set(self.marks.get() + 1);
-        format!("/* sandbox-agent-persist {}.{} */ ", self.origin, self.marks.get())
+        self.marked.set(self.marked.get() + 1);
+        format!("/* sandbox-agent-persist {}.{} */ ", self.origin, self.marked.get())
     }
 
     fn name_database(&self, failure: Failure) -> Failure {
@@ -287,10 +347,7 @@ fn with_tls(options: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
     let (mode, roots, client) = match tls {
         Tls::Off => return options.ssl_mode(PgSslMode::Disable),
         Tls::Unverified { client } => (PgSslMode::Require, None, client),
-        // sqlx trusts the built-in authorities too: without the name anybody's certificate would do.
-        Tls::CertificateOnly { roots, client } | Tls::Full { roots, client } => {
-            (PgSslMode::VerifyFull, Some(roots), client)
-        }
+        Tls::Full { roots, client } => (PgSslMode::VerifyFull, Some(roots), client),
     };
     let roots = roots.map(|roots| roots.join("\n")).unwrap_or_default();
     let options = options.ssl_mode(mode).ssl_root_cert_from_pem(roots.into_bytes());

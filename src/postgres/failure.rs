@@ -29,6 +29,8 @@ pub struct Failure {
     /// Whether the connection is of no more use. What was sent on it may have been done, or may yet
     /// be.
     pub is_connection_lost: bool,
+    /// Whether the server had the time of an attempt, and said nothing.
+    pub is_unanswered: bool,
     /// The constraint that refused a row.
     pub constraint: Option<String>,
 }
@@ -61,13 +63,14 @@ impl Failure {
             error: StoreError::Unavailable { reason, database_code: None },
             remedy: Remedy::Retry,
             is_connection_lost: true,
+            is_unanswered: false,
             constraint: None,
         }
     }
 
     /// The server says nothing.
     pub fn no_answer() -> Self {
-        Self::lost("no answer in time".to_owned())
+        Self { is_unanswered: true, ..Self::lost("no answer in time".to_owned()) }
     }
 
     /// The server won't have us.
@@ -77,19 +80,41 @@ impl Failure {
             error: StoreError::CannotOpen { database: String::new(), reason, database_code },
             remedy: Remedy::None,
             is_connection_lost: true,
+            is_unanswered: false,
             constraint: None,
         }
     }
 
     /// Nothing helps, and the connection is as good as before.
     pub fn of_call(error: StoreError) -> Self {
-        Self { error, remedy: Remedy::None, is_connection_lost: false, constraint: None }
+        Self {
+            error,
+            remedy: Remedy::None,
+            is_connection_lost: false,
+            is_unanswered: false,
+            constraint: None,
+        }
+    }
+
+    /// A value can't be sent; others that were to go with it can.
+    pub fn of_value(error: StoreError) -> Self {
+        Self { remedy: Remedy::Split, ..Self::of_call(error) }
     }
 
     /// Of what was asked for no row's sake: there is none to find.
     pub fn of_no_row(self) -> Self {
         let remedy = if self.remedy == Remedy::Split { Remedy::None } else { self.remedy };
         Self { remedy, ..self }
+    }
+
+    /// Whether it passes by itself.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.remedy, Remedy::Retry | Remedy::RetryElsewhere)
+    }
+
+    /// Whether a table or a column isn't there that was there before.
+    pub fn is_of_the_schema(&self) -> bool {
+        self.error.database_code().map(DatabaseCode::as_str).is_some_and(is_of_the_schema)
     }
 }
 
@@ -102,7 +127,13 @@ fn of_server(error: &PgDatabaseError) -> Failure {
     };
     let is_connection_lost = is_fatal || is_shutdown(error);
     let constraint = error.constraint().map(ToOwned::to_owned);
-    Failure { error: store_error(error, remedy), remedy, is_connection_lost, constraint }
+    Failure {
+        error: store_error(error, remedy),
+        remedy,
+        is_connection_lost,
+        is_unanswered: false,
+        constraint,
+    }
 }
 
 fn is_shutdown(error: &PgDatabaseError) -> bool {
@@ -132,8 +163,7 @@ fn is_no_fault_of_a_row(state: &str) -> bool {
         || state == "42601"
 }
 
-/// Whether a table or a column isn't there that was there before.
-pub fn is_of_the_schema(state: &str) -> bool {
+fn is_of_the_schema(state: &str) -> bool {
     matches!(state, "42P01" | "42703")
 }
 
@@ -195,7 +225,8 @@ fn unique_columns(detail: &str) -> Option<Vec<&str>> {
     Some(columns.split(", ").collect())
 }
 
-/// What PostgreSQL says where it can't be quoting a value: about names and privileges, and of itself.
+/// What PostgreSQL says where it can't be quoting a value: about names and privileges, and of
+/// itself.
 fn harmless_message(error: &PgDatabaseError) -> String {
     let state = error.code();
     let is_about_names = state.starts_with("42") && state != "42601";

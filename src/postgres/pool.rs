@@ -1,4 +1,4 @@
-//! The connections of a store, all used on its own thread.
+//! The connections of a store, all used on the thread that it works on.
 //!
 //! One that broke or was given up is remembered: before the next message goes out, on whichever
 //! connection, the server process that it used is ended. Else an old value could still land there,
@@ -6,11 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::connection::{Connection, Connector};
+use crate::store::Metrics;
+
+use super::connection::{Connection, Connector, Timed};
 use super::failure::{Failure, Remedy};
 use super::message::Message;
 use super::settings::PoolLimits;
@@ -34,6 +37,9 @@ pub struct Pool {
     is_reaping: Cell<bool>,
     /// Marks of connections that broke or were given up.
     lost: RefCell<Vec<String>>,
+    /// How many connections broke and have no successor yet.
+    must_replace: Cell<u64>,
+    metrics: Arc<Metrics>,
 }
 
 struct Idle {
@@ -41,8 +47,8 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection in use. One that isn't given back is dropped, and the server told nothing: it may be
-/// in the middle of something.
+/// A connection in use. One that isn't given back is dropped, and the server told nothing: it may
+/// be in the middle of something.
 pub struct Lease<'pool> {
     pool: &'pool Rc<Pool>,
     connection: Option<Connection>,
@@ -54,6 +60,7 @@ impl Pool {
         connector: Connector,
         limits: PoolLimits,
         check_after: Option<Duration>,
+        metrics: Arc<Metrics>,
     ) -> Rc<Self> {
         let permits = Semaphore::new(usize::try_from(limits.max).unwrap_or(usize::MAX));
         Rc::new(Self {
@@ -64,6 +71,8 @@ impl Pool {
             idle: RefCell::default(),
             is_reaping: Cell::new(false),
             lost: RefCell::default(),
+            must_replace: Cell::new(0),
+            metrics,
         })
     }
 
@@ -73,7 +82,7 @@ impl Pool {
         loop {
             let idle = self.idle.borrow_mut().pop();
             let connection = match idle {
-                None => self.connector.connect().await?,
+                None => self.connect().await?,
                 Some(Idle { mut connection, since }) => {
                     let is_usable = !self.is_worn_out(&connection)
                         && (since.elapsed() < self.check_after
@@ -86,6 +95,20 @@ impl Pool {
             };
             return Ok(Lease { pool: self, connection: Some(connection), _permit: permit });
         }
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let connection = self.connector.connect().await?;
+        if let Some(left) = self.must_replace.get().checked_sub(1) {
+            self.must_replace.set(left);
+            self.metrics.note_reconnect();
+        }
+        Ok(connection)
+    }
+
+    fn note_lost(&self, mark: String) {
+        self.lost.borrow_mut().push(mark);
+        self.must_replace.set(self.must_replace.get() + 1);
     }
 
     /// Closes what is idle.
@@ -144,39 +167,25 @@ impl Pool {
 }
 
 impl Lease<'_> {
-    pub fn connection(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("given back only at the end")
+    /// The connection, for messages that each have this much time.
+    pub fn with_timeout(&mut self, timeout: Duration) -> Timed<'_> {
+        let connection = self.connection.as_mut().expect("given back only at the end");
+        connection.with_timeout(timeout)
     }
 
-    /// Makes sure that nothing older can still land.
-    pub async fn end_lost(&mut self) -> Result<(), Failure> {
+    /// Makes sure, within this time, that nothing older can still land.
+    pub async fn end_lost(&mut self, timeout: Duration) -> Result<(), Failure> {
+        let ended = tokio::time::timeout(timeout, self.end_all_lost(timeout)).await;
+        ended.unwrap_or_else(|_| Err(Failure::no_answer()))
+    }
+
+    async fn end_all_lost(&mut self, timeout: Duration) -> Result<(), Failure> {
         let lost = self.pool.lost.borrow().clone();
         for mark in lost {
-            self.end_process_of(&mark).await?;
+            end_process_of(&mark, self.with_timeout(timeout)).await?;
             self.pool.lost.borrow_mut().retain(|other| *other != mark);
         }
         Ok(())
-    }
-
-    /// Ends the server process whose last message has this mark, and waits until it is gone. A role
-    /// that may not end it waits until it is done with that message.
-    async fn end_process_of(&mut self, mark: &str) -> Result<(), Failure> {
-        let mut may_end = true;
-        loop {
-            let processes = on_processes("pid", mark, if may_end { "" } else { BUSY });
-            let found = self.connection().fetch(processes).await.map_err(Failure::of_no_row)?;
-            if found.is_empty() {
-                return Ok(());
-            }
-            if may_end {
-                let ended = on_processes("pg_terminate_backend(pid)", mark, "");
-                match self.connection().fetch(ended).await {
-                    Err(failure) if !failure.is_connection_lost => may_end = false,
-                    ended => drop(ended?),
-                }
-            }
-            tokio::time::sleep(ENDING_PAUSE).await;
-        }
     }
 
     /// The use of the connection has ended like this.
@@ -188,7 +197,7 @@ impl Lease<'_> {
             self.pool.connector.prefer_next_host();
         }
         if is_lost {
-            self.pool.lost.borrow_mut().push(connection.mark.clone());
+            self.pool.note_lost(connection.mark.clone());
         }
         if is_lost || is_elsewhere {
             // What broke one, as a restart does, has mostly broken them all.
@@ -204,8 +213,29 @@ impl Drop for Lease<'_> {
     /// Given up in the middle, as by a timeout: what was sent may still be done.
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            self.pool.lost.borrow_mut().push(connection.mark);
+            self.pool.note_lost(connection.mark);
         }
+    }
+}
+
+/// Ends the server process whose last message has this mark, and waits until it is gone. A role
+/// that may not end it waits until it is done with that message.
+async fn end_process_of(mark: &str, mut connection: Timed<'_>) -> Result<(), Failure> {
+    let mut may_end = true;
+    loop {
+        let processes = on_processes("pid", mark, if may_end { "" } else { BUSY });
+        let found = connection.fetch(processes).await.map_err(Failure::of_no_row)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        if may_end {
+            let ended = on_processes("pg_terminate_backend(pid)", mark, "");
+            match connection.fetch(ended).await {
+                Err(failure) if !failure.is_connection_lost => may_end = false,
+                ended => drop(ended?),
+            }
+        }
+        tokio::time::sleep(ENDING_PAUSE).await;
     }
 }
 

@@ -1,84 +1,60 @@
-//! What waits to be written and to be read, shared by JavaScript's thread and the store's own.
+//! How the thread that a store works on takes its work off the backlog: writes in rounds, several
+//! of them in flight at a time; sessions that are wanted, together; lists one by one.
 //!
-//! Writes go out in rounds, several of them at a time. A write belongs to the lane of its session
-//! and, an event, to that of its id. A lane is in at most one round that isn't done with, and
-//! rounds are filled in the order of the calls: so the writes of a lane never overtake each other.
-//! A read waits for the last write that it must see.
+//! Shared by JavaScript's thread and that one.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::error::StoreError;
-use crate::lock::lock;
-use crate::store::{EventsQuery, Query, ReplayQuery, Row, Ticket};
+use crate::store::{Backlog, Batch, BatchRules, PendingWrite, Query, Read, Ticket, Write};
 
-use super::flight::Flight;
+use super::in_flight::InFlight;
 
-/// One round takes at most this many writes …
-const MAX_ROUND_WRITES: usize = 1_000;
+/// One round stores at most this many rows of separate calls …
+const MAX_ROUND_ROWS: usize = 1_000;
 /// … and this many bytes; a larger write goes alone.
 const MAX_ROUND_BYTES: usize = 8 * 1024 * 1024;
-/// How many batches of a kind are under way at most.
+/// How many batches of a kind are in flight at most.
 const MAX_BATCHES: usize = 8;
 /// This many sessions are read together.
 const MAX_LOOKUPS: usize = 500;
-/// How many waiting writes are looked at for one round: those of lanes that are under way stay.
-const MAX_WRITES_LOOKED_AT: usize = 4_000;
 
-/// A write on its way.
-#[derive(Debug)]
-pub struct Write {
-    pub ticket: Ticket,
-    pub row: Row,
-    /// Its place among all writes.
-    number: u64,
-    bytes: usize,
-    lanes: Lanes,
-    /// When it was called.
-    pub accepted: Instant,
-    /// It goes out with no more than this, itself included.
-    max_together: usize,
-}
-
-/// What must not be overtaken, hashed: two that collide only wait for each other needlessly.
-type Lanes = [u64; 2];
+const RULES: BatchRules =
+    BatchRules { max_rows: MAX_ROUND_ROWS, max_bytes: MAX_ROUND_BYTES, are_concurrent: true };
 
 /// Writes that go out together.
 #[derive(Debug)]
 pub struct Round {
     /// In the order of the calls.
-    pub writes: Vec<Write>,
-    hold: Hold,
+    pub writes: Vec<PendingWrite>,
+    /// Names it when it is done with.
+    pub sent: Instant,
 }
 
-/// What a round keeps from others until it is done with.
+/// A session that is wanted.
 #[derive(Debug)]
-pub struct Hold {
-    lanes: Vec<Lanes>,
-    since: Instant,
-}
-
-/// A read on its way.
-#[derive(Debug)]
-pub struct Read {
+pub struct Lookup {
     pub ticket: Ticket,
-    pub query: Query,
+    pub id: String,
     /// When it was called.
-    pub accepted: Instant,
+    called_at: Instant,
+    /// It is read with no more than this, itself included.
+    max_together: usize,
 }
 
-/// Sessions to read together, by their ids.
+/// Sessions to read together.
 #[derive(Debug)]
 pub struct Lookups {
-    pub wanted: Vec<(Ticket, String)>,
+    pub wanted: Vec<Lookup>,
     /// When the first of them was called.
-    pub accepted: Instant,
-    since: Instant,
+    pub called_at: Instant,
+    /// Names them when they are read.
+    pub sent: Instant,
 }
 
 /// What the store's thread should do next.
@@ -102,51 +78,19 @@ pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
     settled: Condvar,
-    hasher: RandomState,
+    closing: Notify,
     /// Long reads leave a connection to the others.
     max_lists: usize,
-    max_queued_bytes: usize,
-    retry_timeout: Duration,
 }
 
 #[derive(Debug)]
 struct State {
-    writes: VecDeque<Write>,
-    /// Of all writes that are accepted and not settled.
-    queued_bytes: usize,
-    /// How many writes were ever accepted: the number of the last.
-    accepted: u64,
-    /// Whether a write goes to `sessions`, of each that isn't settled.
-    unsettled: BTreeMap<u64, bool>,
-    last_writes: LastWrites,
-    busy_lanes: HashSet<u64>,
-    rounds: Flight,
-    lookups: Flight,
-    held_reads: Vec<(Awaited, Read)>,
-    ready_lookups: Vec<(Ticket, String, Instant)>,
+    backlog: Backlog,
+    rounds: InFlight,
+    lookups: InFlight,
+    ready_lookups: VecDeque<Lookup>,
     ready_lists: VecDeque<Read>,
     lists: usize,
-    /// When the database last did what it was asked.
-    last_success: Instant,
-    /// Once the process is ending: nothing waits beyond this.
-    last_deadline: Option<Instant>,
-    is_closing: bool,
-}
-
-/// The last writes, not settled yet, of what a read might want.
-#[derive(Debug, Default)]
-struct LastWrites {
-    events_of: HashMap<String, u64>,
-    session: HashMap<String, u64>,
-}
-
-/// What a read waits for.
-#[derive(Debug, Clone, Copy)]
-enum Awaited {
-    /// This write; those of its lane before it are settled by then.
-    Write(u64),
-    /// All writes to `sessions` up to this one.
-    SessionsUpTo(u64),
 }
 
 impl Queue {
@@ -154,72 +98,37 @@ impl Queue {
     pub fn new(max_connections: usize, max_queued_bytes: usize, retry_timeout: Duration) -> Self {
         let max_batches = MAX_BATCHES.min(max_connections);
         let state = State {
-            writes: VecDeque::new(),
-            queued_bytes: 0,
-            accepted: 0,
-            unsettled: BTreeMap::new(),
-            last_writes: LastWrites::default(),
-            busy_lanes: HashSet::new(),
-            rounds: Flight::new(max_batches),
-            lookups: Flight::new(max_batches),
-            held_reads: Vec::new(),
-            ready_lookups: Vec::new(),
+            backlog: Backlog::new(RULES, max_queued_bytes, retry_timeout, Instant::now()),
+            rounds: InFlight::new(max_batches),
+            lookups: InFlight::new(max_batches),
+            ready_lookups: VecDeque::new(),
             ready_lists: VecDeque::new(),
             lists: 0,
-            last_success: Instant::now(),
-            last_deadline: None,
-            is_closing: false,
         };
         Self {
             state: Mutex::new(state),
             changed: Notify::new(),
             settled: Condvar::new(),
-            hasher: RandomState::new(),
+            closing: Notify::new(),
             max_lists: max_connections.saturating_sub(1).max(1),
-            max_queued_bytes,
-            retry_timeout,
         }
     }
 
-    /// Accepts a write, unless too much waits already. The only write is never too much.
-    pub fn push_write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
-        let bytes = row.bytes();
-        let lanes = self.lanes(&row);
-        let mut state = self.lock();
-        if state.is_closing {
-            return Err(StoreError::Closed);
-        }
-        let is_only_one = state.unsettled.is_empty();
-        if !is_only_one && state.queued_bytes.saturating_add(bytes) > self.max_queued_bytes {
-            return Err(StoreError::Overloaded { max_queued_bytes: self.max_queued_bytes });
-        }
-        state.accepted += 1;
-        state.queued_bytes = state.queued_bytes.saturating_add(bytes);
-        let number = state.accepted;
-        state.unsettled.insert(number, matches!(row, Row::Session(_)));
-        state.last_writes.set(&row, number);
-        let accepted = Instant::now();
-        let max_together = MAX_ROUND_WRITES;
-        let write = Write { ticket, row, number, bytes, lanes, accepted, max_together };
-        state.writes.push_back(write);
-        drop(state);
+    /// Accepts a write; see [`Backlog::push_write`].
+    pub fn push_write(&self, ticket: Ticket, write: Write) -> Result<(), StoreError> {
+        self.state.lock().backlog.push_write(ticket, write, Instant::now())?;
         self.changed.notify_one();
         Ok(())
     }
 
     /// Accepts a read.
-    pub fn push_read(&self, read: Read) -> Result<(), StoreError> {
-        let mut state = self.lock();
-        if state.is_closing {
-            return Err(StoreError::Closed);
-        }
-        match state.awaited(&read.query) {
-            Some(awaited) => state.held_reads.push((awaited, read)),
-            None => {
-                state.make_ready(read);
-                drop(state);
-                self.changed.notify_one();
-            }
+    pub fn push_read(&self, ticket: Ticket, query: Query) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let read = Read { ticket, query, called_at: Instant::now() };
+        if let Some(read) = state.backlog.push_read(read)? {
+            state.make_ready(read);
+            drop(state);
+            self.changed.notify_one();
         }
         Ok(())
     }
@@ -227,37 +136,9 @@ impl Queue {
     /// Waits for work.
     pub async fn next_work(&self) -> Work {
         loop {
-            let deadline = {
-                let mut state = self.lock();
-                let now = Instant::now();
-                let expired = state.take_expired(now, self.retry_timeout);
-                if !expired.is_empty() {
-                    let tickets = expired.iter().map(|write| write.ticket).collect();
-                    state.settle(&expired);
-                    drop(state);
-                    self.settled.notify_all();
-                    return Work::Expired(tickets);
-                }
-                if let Some(list) = state.take_list(self.max_lists) {
-                    return Work::List(list);
-                }
-                if let Some(lookups) = state.take_lookups(now) {
-                    return Work::Lookups(lookups);
-                }
-                if let Some(round) = state.take_round(now) {
-                    return Work::Round(round);
-                }
-                let is_over = state.last_deadline.is_some_and(|last| last <= now);
-                if state.is_closing && (is_over || state.is_idle()) {
-                    return Work::End;
-                }
-                let expiry = state
-                    .writes
-                    .front()
-                    .map(|write| state.deadline(write.accepted, self.retry_timeout));
-                let rooms = [state.rounds.next_room(now), state.lookups.next_room(now)];
-                let last = state.last_deadline.filter(|last| *last > now);
-                rooms.into_iter().chain([expiry, last]).flatten().min()
+            let deadline = match self.work_or_deadline(Instant::now()) {
+                Ok(work) => return work,
+                Err(deadline) => deadline,
             };
             match deadline {
                 Some(deadline) => {
@@ -270,181 +151,159 @@ impl Queue {
         }
     }
 
+    /// The work that there is, or when to look again if nothing comes.
+    fn work_or_deadline(&self, now: Instant) -> Result<Work, Option<Instant>> {
+        let mut state = self.state.lock();
+        let mut expired = state.backlog.take_expired(now);
+        if !expired.is_empty() {
+            let tickets = expired.iter().map(|pending| pending.ticket).collect();
+            state.settle(&mut expired);
+            drop(state);
+            self.settled.notify_all();
+            return Ok(Work::Expired(tickets));
+        }
+        if let Some(list) = state.take_list(self.max_lists) {
+            return Ok(Work::List(list));
+        }
+        if let Some(lookups) = state.take_lookups(now) {
+            return Ok(Work::Lookups(lookups));
+        }
+        if let Some(round) = state.take_round(now) {
+            return Ok(Work::Round(round));
+        }
+        let last = state.backlog.last_deadline();
+        let is_over = last.is_some_and(|last| last <= now);
+        if state.backlog.is_closing() && (is_over || state.is_idle()) {
+            return Ok(Work::End);
+        }
+        let rooms = [state.rounds.next_room(now), state.lookups.next_room(now)];
+        let last = last.filter(|last| *last > now);
+        Err(rooms.into_iter().chain([state.backlog.next_expiry(), last]).flatten().min())
+    }
+
     /// These writes are done with, one way or another: what waited for them may be read.
-    pub fn settle(&self, writes: &[Write]) {
-        let mut state = self.lock();
-        state.settle(writes);
-        drop(state);
+    pub fn settle(&self, writes: &mut [PendingWrite]) {
+        self.state.lock().settle(writes);
         self.settled.notify_all();
         self.changed.notify_one();
     }
 
-    /// These go out again, before all others and with no more than so many together: one of them kept
-    /// the rest from being stored.
-    pub fn put_back(&self, writes: Vec<Write>, max_together: usize) {
-        let mut state = self.lock();
-        for write in writes.into_iter().rev() {
-            state.writes.push_front(Write { max_together, ..write });
+    /// These go out again, before all others and with no more than so many together: one of them
+    /// kept the rest from being stored.
+    pub fn put_back(&self, writes: Vec<PendingWrite>, max_together: usize) {
+        self.state.lock().backlog.put_back(writes, max_together);
+        self.changed.notify_one();
+    }
+
+    /// As [`Self::put_back`], for reads of sessions.
+    pub fn put_back_lookups(&self, lookups: Vec<Lookup>, max_together: usize) {
+        let mut state = self.state.lock();
+        for lookup in lookups.into_iter().rev() {
+            state.ready_lookups.push_front(Lookup { max_together, ..lookup });
         }
     }
 
     /// How long trouble is ridden out.
     pub fn retry_timeout(&self) -> Duration {
-        self.retry_timeout
+        self.state.lock().backlog.timeout()
     }
 
     /// The database did what it was asked.
     pub fn note_success(&self) {
-        self.lock().last_success = Instant::now();
+        self.state.lock().backlog.note_success(Instant::now());
     }
 
-    /// The round is done with, and its lanes are free for others.
-    pub fn end_round(&self, hold: &Hold) {
-        let mut state = self.lock();
-        state.rounds.arrive(hold.since);
-        for lane in hold.lanes.iter().flatten() {
-            state.busy_lanes.remove(lane);
-        }
-        drop(state);
+    /// The round that was sent then is done with, or goes on by itself.
+    pub fn end_round(&self, sent: Instant) {
+        self.state.lock().rounds.end(sent);
         self.changed.notify_one();
     }
 
     /// The sessions are read.
-    pub fn end_lookups(&self, lookups: &Lookups) {
-        self.lock().lookups.arrive(lookups.since);
+    pub fn end_lookups(&self, sent: Instant) {
+        self.state.lock().lookups.end(sent);
         self.changed.notify_one();
     }
 
     /// The list is answered.
     pub fn end_list(&self) {
-        self.lock().lists -= 1;
+        self.state.lock().lists -= 1;
         self.changed.notify_one();
     }
 
-    /// How long a call that was accepted then may take. While the database works, to have waited for
-    /// one's turn is no outage.
-    pub fn deadline(&self, accepted: Instant) -> Instant {
-        self.lock().deadline(accepted, self.retry_timeout)
+    /// Until when a call that was accepted then may take; see [`Backlog::deadline`].
+    pub fn deadline(&self, called_at: Instant) -> Instant {
+        self.state.lock().backlog.deadline(called_at)
     }
 
     /// How many of these writes, from the first on, have waited too long.
-    pub fn count_expired(&self, writes: &[Write]) -> usize {
-        let state = self.lock();
-        let now = Instant::now();
-        let is_expired = |write: &&Write| state.deadline(write.accepted, self.retry_timeout) <= now;
-        writes.iter().take_while(is_expired).count()
+    pub fn count_expired(&self, writes: &[PendingWrite]) -> usize {
+        self.state.lock().backlog.count_expired(writes, Instant::now())
+    }
+
+    /// Whether what takes long should come to its end.
+    pub fn is_ending(&self) -> bool {
+        self.state.lock().backlog.is_ending()
+    }
+
+    /// How many writes aren't settled, and how many bytes they are.
+    pub fn queued(&self) -> (usize, usize) {
+        self.state.lock().backlog.queued()
     }
 
     /// Blocks until every write accepted so far is settled, or until then. Nothing waits for longer
     /// from here on, however long it may. `false`: something was waited for until then.
     pub fn flush(&self, deadline: Instant) -> bool {
-        let mut state = self.lock();
-        state.last_deadline = Some(state.last_deadline.map_or(deadline, |last| last.min(deadline)));
+        let mut state = self.state.lock();
+        let awaited = state.backlog.begin_flush(deadline);
         self.changed.notify_one();
-        let awaited = state.accepted;
-        let is_unsettled = |state: &mut State| state.unsettled.range(..=awaited).next().is_some();
-        let must_wait = is_unsettled(&mut state);
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let must_wait = !state.backlog.is_settled_up_to(awaited);
+        let is_unsettled = |state: &mut State| !state.backlog.is_settled_up_to(awaited);
         // What isn't stored by then is lost with the process; it was never acknowledged.
-        let _ = self.settled.wait_timeout_while(state, patience, is_unsettled);
+        let _ = self.settled.wait_while_until(&mut state, is_unsettled, deadline);
         // At the deadline what waits is rejected, and settled by that.
         !must_wait || Instant::now() < deadline
     }
 
     /// Accepts nothing from here on, and hands back the reads that aren't under way.
     pub fn close(&self) -> Vec<Ticket> {
-        let mut state = self.lock();
-        state.is_closing = true;
-        let held = mem::take(&mut state.held_reads).into_iter().map(|(_, read)| read.ticket);
-        let lists = mem::take(&mut state.ready_lists).into_iter().map(|read| read.ticket);
-        let lookups = mem::take(&mut state.ready_lookups).into_iter().map(|(ticket, ..)| ticket);
+        let mut state = self.state.lock();
+        let mut tickets = state.backlog.close();
+        tickets.extend(mem::take(&mut state.ready_lists).into_iter().map(|read| read.ticket));
+        tickets.extend(mem::take(&mut state.ready_lookups).into_iter().map(|it| it.ticket));
         drop(state);
         self.changed.notify_one();
-        held.chain(lists).chain(lookups).collect()
+        self.closing.notify_waiters();
+        tickets
     }
 
-    fn lanes(&self, row: &Row) -> Lanes {
-        match row {
-            Row::Session(session) => [self.hasher.hash_one(("session", &session.id)); 2],
-            Row::Event(event) => [
-                self.hasher.hash_one(("session", &event.session_id)),
-                self.hasher.hash_one(("event", &event.id)),
-            ],
+    /// Waits until the store closes.
+    pub async fn closing(&self) {
+        let closing = self.closing.notified();
+        // What was told before isn't told again.
+        if !self.state.lock().backlog.is_closing() {
+            closing.await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
     }
 }
 
 impl State {
-    fn awaited(&self, query: &Query) -> Option<Awaited> {
-        match query {
-            Query::Session { id } => self.last_writes.session.get(id).copied().map(Awaited::Write),
-            Query::Events(EventsQuery { session_id, .. })
-            | Query::Replay(ReplayQuery { session_id, .. }) => {
-                self.last_writes.events_of.get(session_id).copied().map(Awaited::Write)
-            }
-            Query::Sessions { .. } => {
-                let awaited = Awaited::SessionsUpTo(self.accepted);
-                (!self.is_settled(awaited)).then_some(awaited)
-            }
-        }
-    }
-
-    fn is_settled(&self, awaited: Awaited) -> bool {
-        match awaited {
-            Awaited::Write(number) => !self.unsettled.contains_key(&number),
-            Awaited::SessionsUpTo(number) => {
-                !self.unsettled.range(..=number).any(|(_, is_session)| *is_session)
-            }
-        }
-    }
-
-    /// The next writes that may go out, if there are any. Of a lane that is under way, or that an
-    /// earlier write stayed behind for, nothing goes.
     fn take_round(&mut self, now: Instant) -> Option<Round> {
-        if self.writes.is_empty() || !self.rounds.has_room(now) {
+        if !self.rounds.has_room(now) {
             return None;
         }
-        let looked_at = self.writes.len().min(MAX_WRITES_LOOKED_AT);
-        let mut blocked: HashSet<u64> = HashSet::new();
-        let (mut taken, mut kept) = (Vec::new(), Vec::new());
-        let (mut bytes, mut max_together) = (0_usize, MAX_ROUND_WRITES);
-        for write in self.writes.drain(..looked_at) {
-            let is_free = write
-                .lanes
-                .iter()
-                .all(|lane| !self.busy_lanes.contains(lane) && !blocked.contains(lane));
-            let fits = taken.is_empty()
-                || (taken.len() < max_together.min(write.max_together)
-                    && bytes + write.bytes <= MAX_ROUND_BYTES);
-            if is_free && fits {
-                bytes += write.bytes;
-                max_together = max_together.min(write.max_together);
-                taken.push(write);
-            } else {
-                blocked.extend(write.lanes);
-                kept.push(write);
-            }
-        }
-        for write in kept.into_iter().rev() {
-            self.writes.push_front(write);
-        }
-        if taken.is_empty() {
-            return None;
-        }
-        self.rounds.depart(now);
-        let lanes: Vec<Lanes> = taken.iter().map(|write| write.lanes).collect();
-        self.busy_lanes.extend(lanes.iter().flatten());
-        Some(Round { writes: taken, hold: Hold { lanes, since: now } })
+        let Batch { writes, .. } = self.backlog.take()?;
+        self.rounds.start(now);
+        Some(Round { writes, sent: now })
     }
 
-    fn make_ready(&mut self, Read { ticket, query, accepted }: Read) {
+    fn make_ready(&mut self, Read { ticket, query, called_at }: Read) {
         match query {
-            Query::Session { id } => self.ready_lookups.push((ticket, id, accepted)),
-            query => self.ready_lists.push_back(Read { ticket, query, accepted }),
+            Query::Session { id } => {
+                let max_together = MAX_LOOKUPS;
+                self.ready_lookups.push_back(Lookup { ticket, id, called_at, max_together });
+            }
+            query => self.ready_lists.push_back(Read { ticket, query, called_at }),
         }
     }
 
@@ -458,83 +317,29 @@ impl State {
         if self.ready_lookups.is_empty() || !self.lookups.has_room(now) {
             return None;
         }
-        self.lookups.depart(now);
-        let count = self.ready_lookups.len().min(MAX_LOOKUPS);
-        let taken = self.ready_lookups.drain(..count);
-        let (wanted, accepted): (Vec<_>, Vec<_>) =
-            taken.map(|(ticket, id, accepted)| ((ticket, id), accepted)).unzip();
-        let accepted = accepted.into_iter().min().unwrap_or(now);
-        Some(Lookups { wanted, accepted, since: now })
+        self.lookups.start(now);
+        let (mut wanted, mut max_together) = (Vec::new(), MAX_LOOKUPS);
+        while let Some(next) = self.ready_lookups.front()
+            && wanted.len() < max_together.min(next.max_together)
+        {
+            max_together = max_together.min(next.max_together);
+            wanted.extend(self.ready_lookups.pop_front());
+        }
+        let called_at = wanted.iter().map(|lookup| lookup.called_at).min().unwrap_or(now);
+        Some(Lookups { wanted, called_at, sent: now })
     }
 
-    fn settle(&mut self, writes: &[Write]) {
-        for write in writes {
-            self.unsettled.remove(&write.number);
-            self.queued_bytes = self.queued_bytes.saturating_sub(write.bytes);
-            self.last_writes.forget(&write.row, write.number);
+    fn settle(&mut self, writes: &mut [PendingWrite]) {
+        for read in self.backlog.settle(writes) {
+            self.make_ready(read);
         }
-        if self.held_reads.is_empty() {
-            return;
-        }
-        for (awaited, read) in mem::take(&mut self.held_reads) {
-            if self.is_settled(awaited) {
-                self.make_ready(read);
-            } else {
-                self.held_reads.push((awaited, read));
-            }
-        }
-    }
-
-    fn deadline(&self, accepted: Instant, retry_timeout: Duration) -> Instant {
-        let deadline = accepted.max(self.last_success) + retry_timeout;
-        self.last_deadline.map_or(deadline, |last| last.min(deadline))
-    }
-
-    /// The oldest writes, if they have waited for too long.
-    fn take_expired(&mut self, now: Instant, retry_timeout: Duration) -> Vec<Write> {
-        let is_expired = |write: &&Write| self.deadline(write.accepted, retry_timeout) <= now;
-        let count = self.writes.iter().take_while(is_expired).count();
-        self.writes.drain(..count).collect()
     }
 
     fn is_idle(&self) -> bool {
-        self.unsettled.is_empty()
+        self.backlog.is_settled_whole()
             && self.rounds.is_empty()
             && self.lookups.is_empty()
             && self.lists == 0
-    }
-}
-
-impl LastWrites {
-    fn set(&mut self, row: &Row, number: u64) {
-        let (map, key) = self.entry(row);
-        match map.get_mut(key) {
-            Some(last) => *last = number,
-            None => {
-                map.insert(key.to_owned(), number);
-            }
-        }
-    }
-
-    fn forget(&mut self, row: &Row, number: u64) {
-        let (map, key) = self.entry(row);
-        if map.get(key) == Some(&number) {
-            map.remove(key);
-        }
-    }
-
-    fn entry<'row>(&mut self, row: &'row Row) -> (&mut HashMap<String, u64>, &'row str) {
-        match row {
-            Row::Event(event) => (&mut self.events_of, &event.session_id),
-            Row::Session(session) => (&mut self.session, &session.id),
-        }
-    }
-}
-
-impl Round {
-    /// Its writes, and what to end when they are done with.
-    pub fn into_parts(self) -> (Vec<Write>, Hold) {
-        (self.writes, self.hold)
     }
 }
 
@@ -546,7 +351,9 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
 
     use super::*;
-    use crate::model::{PageRequest, SessionEvent, SessionRecord};
+    use crate::filter::{EventsFilter, Order};
+    use crate::model::{PageRequest, SessionEvent};
+    use crate::store::EventsQuery;
 
     const LONG: Duration = Duration::from_secs(3_600);
 
@@ -554,26 +361,21 @@ mod tests {
         Queue::new(10, 100_000, LONG)
     }
 
-    fn event(session: &str, id: &str) -> Row {
-        Row::Event(SessionEvent {
+    fn event(session: &str, id: &str) -> Write {
+        Write::Event(SessionEvent {
             id: id.to_owned(),
             session_id: session.to_owned(),
             ..SessionEvent::default()
         })
     }
 
-    fn session(id: &str) -> Row {
-        Row::Session(SessionRecord { id: id.to_owned(), ..SessionRecord::default() })
-    }
-
-    fn read(ticket: usize, query: Query) -> Read {
-        Read { ticket: Ticket(ticket), query, accepted: Instant::now() }
-    }
-
-    fn events_of(session: &str) -> Read {
-        let page = PageRequest { limit: 1, cursor: None };
-        let session_id = session.to_owned();
-        read(100, Query::Events(EventsQuery { session_id, page }))
+    fn events_of(session: &str) -> Query {
+        Query::Events(EventsQuery {
+            session_id: session.to_owned(),
+            filter: EventsFilter::default(),
+            order: Order::default(),
+            page: PageRequest { limit: 1, cursor: None, max_bytes: None },
+        })
     }
 
     /// The work that there is now.
@@ -592,64 +394,65 @@ mod tests {
         }
     }
 
-    fn tickets(round: &Round) -> Vec<usize> {
-        round.writes.iter().map(|write| write.ticket.0).collect()
+    fn lookups(queue: &Queue) -> Lookups {
+        match next(queue) {
+            Some(Work::Lookups(lookups)) => lookups,
+            other => panic!("{other:?}"),
+        }
     }
 
-    fn end(queue: &Queue, round: Round) {
-        let (writes, hold) = round.into_parts();
-        queue.settle(&writes);
-        queue.end_round(&hold);
+    fn end(queue: &Queue, mut round: Round) {
+        queue.settle(&mut round.writes);
+        queue.end_round(round.sent);
     }
 
     #[test]
-    fn what_waits_goes_out_together_and_in_order() {
+    fn a_third_round_waits_for_company() {
         let queue = queue();
         for ticket in 0..3 {
-            queue.push_write(Ticket(ticket), event("s", &ticket.to_string())).unwrap();
-        }
-        assert_eq!(tickets(&round(&queue).unwrap()), [0, 1, 2]);
-    }
-
-    #[test]
-    fn what_is_put_back_goes_out_first_and_in_smaller_rounds() {
-        let queue = queue();
-        for ticket in 0..2 {
             queue.push_write(Ticket(ticket), event(&ticket.to_string(), "a")).unwrap();
         }
-        let (writes, hold) = round(&queue).unwrap().into_parts();
-        queue.push_write(Ticket(2), event("2", "b")).unwrap();
-        queue.put_back(writes, 1);
-        queue.end_round(&hold);
         let first = round(&queue).unwrap();
-        assert_eq!(tickets(&first), [0]);
-        assert_eq!(tickets(&round(&queue).unwrap()), [2], "1 is of the same id as 0");
+        assert_eq!(first.writes.len(), 3);
+        queue.push_write(Ticket(3), event("t", "b")).unwrap();
+        let _second = round(&queue).unwrap();
+        queue.push_write(Ticket(4), event("u", "c")).unwrap();
+        queue.push_write(Ticket(5), event("v", "d")).unwrap();
+        assert!(round(&queue).is_none());
         end(&queue, first);
-        assert_eq!(tickets(&round(&queue).unwrap()), [1]);
-    }
-
-    #[test]
-    fn a_session_and_an_id_are_in_one_round_at_a_time() {
-        let queue = queue();
-        queue.push_write(Ticket(0), event("s", "a")).unwrap();
-        let first = round(&queue).unwrap();
-        queue.push_write(Ticket(1), event("s", "b")).unwrap();
-        queue.push_write(Ticket(2), event("t", "a")).unwrap();
-        queue.push_write(Ticket(3), event("t", "c")).unwrap();
-        queue.push_write(Ticket(4), session("s")).unwrap();
-        queue.push_write(Ticket(5), event("u", "d")).unwrap();
-        assert_eq!(tickets(&round(&queue).unwrap()), [5], "3 would overtake 2, which waits for 0");
-        end(&queue, first);
-        assert_eq!(tickets(&round(&queue).unwrap()), [1, 2, 3, 4]);
+        assert_eq!(round(&queue).unwrap().writes.len(), 2);
     }
 
     #[test]
     fn sessions_that_are_wanted_at_the_same_time_are_read_together() {
         let queue = queue();
         for ticket in 0..3 {
-            queue.push_read(read(ticket, Query::Session { id: ticket.to_string() })).unwrap();
+            queue.push_read(Ticket(ticket), Query::Session { id: ticket.to_string() }).unwrap();
         }
         assert!(matches!(next(&queue), Some(Work::Lookups(lookups)) if lookups.wanted.len() == 3));
+    }
+
+    #[test]
+    fn lookups_that_are_put_back_go_out_first_and_fewer_together() {
+        let queue = queue();
+        let push = |ticket: usize| {
+            queue.push_read(Ticket(ticket), Query::Session { id: ticket.to_string() }).unwrap();
+        };
+        let tickets = |lookups: &Lookups| -> Vec<usize> {
+            lookups.wanted.iter().map(|lookup| lookup.ticket.0).collect()
+        };
+        (0..4).for_each(push);
+        let first = lookups(&queue);
+        push(4);
+        queue.put_back_lookups(first.wanted, 2);
+        queue.end_lookups(first.sent);
+        let second = lookups(&queue);
+        assert_eq!(tickets(&second), [0, 1]);
+        queue.end_lookups(second.sent);
+        let third = lookups(&queue);
+        assert_eq!(tickets(&third), [2, 3]);
+        queue.end_lookups(third.sent);
+        assert_eq!(tickets(&lookups(&queue)), [4]);
     }
 
     #[test]
@@ -657,24 +460,11 @@ mod tests {
         let queue = queue();
         queue.push_write(Ticket(0), event("s", "a")).unwrap();
         let written = round(&queue).unwrap();
-        queue.push_read(events_of("other")).unwrap();
+        queue.push_read(Ticket(100), events_of("other")).unwrap();
         assert!(matches!(next(&queue), Some(Work::List(_))));
-        queue.push_read(events_of("s")).unwrap();
+        queue.push_read(Ticket(100), events_of("s")).unwrap();
         assert!(next(&queue).is_none());
         end(&queue, written);
-        assert!(matches!(next(&queue), Some(Work::List(_))));
-    }
-
-    #[test]
-    fn a_list_of_sessions_waits_for_all_updates_before_it_and_none_after() {
-        let queue = queue();
-        let page = PageRequest { limit: 1, cursor: None };
-        queue.push_write(Ticket(0), session("s")).unwrap();
-        let first = round(&queue).unwrap();
-        queue.push_read(read(9, Query::Sessions { page })).unwrap();
-        queue.push_write(Ticket(1), session("t")).unwrap();
-        let _second = round(&queue).unwrap();
-        end(&queue, first);
         assert!(matches!(next(&queue), Some(Work::List(_))));
     }
 
@@ -682,68 +472,21 @@ mod tests {
     fn what_waits_for_too_long_is_handed_back_and_holds_up_no_read() {
         let queue = Queue::new(8, 100_000, Duration::ZERO);
         queue.push_write(Ticket(7), event("s", "a")).unwrap();
-        queue.push_read(events_of("s")).unwrap();
+        queue.push_read(Ticket(100), events_of("s")).unwrap();
         assert!(matches!(next(&queue), Some(Work::Expired(tickets)) if tickets == [Ticket(7)]));
         assert!(matches!(next(&queue), Some(Work::List(_))));
-    }
-
-    #[test]
-    fn too_much_is_refused_but_never_the_only_write() {
-        let queue = Queue::new(8, 1, LONG);
-        queue.push_write(Ticket(0), event("s", "a")).unwrap();
-        let second = queue.push_write(Ticket(1), event("s", "b"));
-        assert_eq!(second, Err(StoreError::Overloaded { max_queued_bytes: 1 }));
-        end(&queue, round(&queue).unwrap());
-        queue.push_write(Ticket(2), event("s", "b")).unwrap();
     }
 
     #[test]
     fn a_closed_queue_ends_when_all_is_done() {
         let queue = queue();
         queue.push_write(Ticket(0), event("s", "a")).unwrap();
-        queue.push_read(events_of("s")).unwrap();
+        queue.push_read(Ticket(100), events_of("s")).unwrap();
         assert_eq!(queue.close(), [Ticket(100)]);
         assert_eq!(queue.push_write(Ticket(1), event("s", "b")), Err(StoreError::Closed));
         let last = round(&queue).unwrap();
         assert!(next(&queue).is_none());
         end(&queue, last);
         assert!(matches!(next(&queue), Some(Work::End)));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_lane_is_ever_overtaken(
-            writes in proptest::collection::vec((0_usize..4, 0_usize..6), 1..60),
-            steps in proptest::collection::vec(0_usize..3, 0..200),
-        ) {
-            let queue = queue();
-            let mut waiting = writes.iter().enumerate();
-            let mut under_way: Vec<Round> = Vec::new();
-            let mut settled: Vec<usize> = Vec::new();
-            let mut push = || waiting.next().map(|(ticket, (session, id))| {
-                queue.push_write(Ticket(ticket), event(&session.to_string(), &id.to_string())).unwrap();
-            });
-            // At the end all that is left: push, take, end, in turns.
-            for step in steps.into_iter().chain((0..600).map(|turn| turn % 3)) {
-                match step {
-                    0 => drop(push()),
-                    1 => under_way.extend(round(&queue)),
-                    _ if !under_way.is_empty() => {
-                        let ended = under_way.remove(under_way.len() / 2);
-                        settled.extend(tickets(&ended));
-                        end(&queue, ended);
-                    }
-                    _ => {}
-                }
-            }
-            proptest::prop_assert_eq!(settled.len(), writes.len());
-            for of_lane in [|write: &(usize, usize)| write.0, |write: &(usize, usize)| write.1] {
-                for lane in 0..6 {
-                    let order: Vec<usize> =
-                        settled.iter().copied().filter(|at| of_lane(&writes[*at]) == lane).collect();
-                    proptest::prop_assert!(order.is_sorted(), "{order:?}");
-                }
-            }
-        }
     }
 }

@@ -3,67 +3,99 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::store::{EventsQuery, OperationResult, Outcome, Query, Ticket};
+use crate::error::StoreError;
+use crate::store::{OperationResult, Outcome, Query, Read};
 
-use super::backend::{Backend, Parts};
-use super::failure::{Failure, Remedy};
-use super::queries::SessionsById;
-use super::queue::Lookups;
+use super::backend::{Backend, Calls, GivenUp};
+use super::connection::Timed;
+use super::failure::Failure;
+use super::queue::Lookup;
+use super::retry::Decision;
+use super::statements::{SessionsById, Statements};
 
-/// Reads the sessions with these ids. One that the server can't even be asked for fails alone.
-pub async fn look_up(
-    backend: &Rc<Backend>,
-    Lookups { wanted, accepted, .. }: &Lookups,
-) -> Vec<(Ticket, OperationResult)> {
-    let mut results = Vec::with_capacity(wanted.len());
-    let mut parts = vec![wanted.as_slice()];
-    while let Some(part) = parts.pop() {
-        match look_up_together(backend, part, *accepted).await {
-            Err(failure) if failure.remedy == Remedy::Split && part.len() > 1 => {
-                let (first, second) = part.split_at(part.len() / 2);
-                parts.extend([second, first]);
-            }
-            Err(failure) => {
-                results.extend(part.iter().map(|(ticket, _)| (*ticket, Err(failure.error.clone()))))
-            }
-            Ok(sessions) => results.extend(part.iter().map(|(ticket, id)| {
-                let session = sessions.get(id).cloned().transpose();
-                (*ticket, session.map(Outcome::Session))
-            })),
+/// Reads the sessions together; or puts those back that may be read without the others.
+pub async fn look_up(backend: &Rc<Backend>, wanted: Vec<Lookup>, called_at: Instant) {
+    let count = wanted.len();
+    let read =
+        backend.with_retries(Calls::together(count, called_at), async |connection, statements| {
+            let ids = wanted.iter().map(|lookup| lookup.id.as_str());
+            statements.get_sessions(connection, ids).await
+        });
+    match read.await {
+        Ok(sessions) => {
+            let answers = wanted.iter().map(|lookup| (lookup.ticket, answer(&sessions, lookup)));
+            backend.deliver(answers);
+        }
+        Err(GivenUp { decision: Decision::Split, .. }) => {
+            backend.queue.put_back_lookups(wanted, count / 2);
+        }
+        Err(GivenUp { error, .. }) => {
+            backend.deliver(wanted.iter().map(|lookup| (lookup.ticket, Err(error.clone()))));
         }
     }
-    results
 }
 
-async fn look_up_together(
-    backend: &Rc<Backend>,
-    wanted: &[(Ticket, String)],
-    accepted: Instant,
-) -> Result<SessionsById, Failure> {
-    let look_up = backend.with_retries(Parts::One, accepted, async |lease, statements| {
-        let ids = wanted.iter().map(|(_, id)| id.as_str());
-        statements.get_sessions(lease.connection(), ids).await
-    });
-    look_up.await
+/// One id may be wanted by several.
+fn answer(sessions: &SessionsById, lookup: &Lookup) -> OperationResult {
+    sessions.get(&lookup.id).cloned().transpose().map(Outcome::Session)
 }
 
 /// Reads part of a list, or a replay.
-pub async fn list(backend: &Rc<Backend>, query: &Query, accepted: Instant) -> OperationResult {
-    let read = backend.with_retries(Parts::One, accepted, async |lease, statements| {
-        let connection = lease.connection();
-        match query {
-            Query::Events(EventsQuery { session_id, page }) => {
-                statements.list_events(connection, session_id, page).await.map(Outcome::Page)
-            }
-            Query::Sessions { page } => {
-                statements.list_sessions(connection, page).await.map(Outcome::Page)
-            }
-            Query::Replay(asked) => {
-                let window = statements.replay(connection, &asked.session_id, &asked.options);
-                window.await.map(|window| asked.answer(window))
-            }
-            Query::Session { .. } => unreachable!("read together with others"),
-        }
+pub async fn list(backend: &Rc<Backend>, Read { ticket, query, called_at }: Read) {
+    let calls = match query.is_scan() {
+        true => Calls::scan(called_at),
+        false => Calls::one(called_at),
+    };
+    let read = backend.with_retries(calls, async |connection, statements| {
+        fetch(connection, statements, &query).await
     });
-    read.await.map_err(|failure| failure.error)
+    let result = async { read.await.map_err(|given_up| given_up.error) };
+    let result = match query.is_scan() {
+        true => unless_closing(backend, result).await,
+        false => result.await,
+    };
+    backend.deliver([(ticket, result)]);
+}
+
+/// What takes long ends when the store closes.
+async fn unless_closing(
+    backend: &Backend,
+    result: impl Future<Output = OperationResult>,
+) -> OperationResult {
+    tokio::select! {
+        result = result => result,
+        () = backend.queue.closing() => Err(StoreError::Closed),
+    }
+}
+
+async fn fetch(
+    connection: &mut Timed<'_>,
+    statements: &Statements,
+    query: &Query,
+) -> Result<Outcome, Failure> {
+    match query {
+        Query::Events(asked) => statements.list_events(connection, asked).await.map(Outcome::Page),
+        Query::Sessions(asked) => {
+            statements.list_sessions(connection, asked).await.map(Outcome::Page)
+        }
+        Query::Replay(asked) => {
+            let window = statements.replay(connection, &asked.session_id, &asked.options).await;
+            window.map(|window| asked.answer(window))
+        }
+        Query::CountSessions(filter) => {
+            statements.count_sessions(connection, filter).await.map(Outcome::Count)
+        }
+        Query::CountEvents { session_id, filter } => {
+            let count = statements.count_events(connection, session_id.as_deref(), filter).await;
+            count.map(Outcome::Count)
+        }
+        Query::SessionsWithoutRecord { after, limit } => {
+            let ids = statements.sessions_without_record(connection, after.as_deref(), *limit);
+            ids.await.map(Outcome::Page)
+        }
+        Query::Stats { largest } => {
+            statements.stored_amount(connection, *largest).await.map(Outcome::Stats)
+        }
+        Query::Session { .. } => unreachable!("read together with others"),
+    }
 }

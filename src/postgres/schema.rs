@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use crate::columns::{ColumnSpec, EVENT_INDEX, EVENTS, ID, Kind, SESSIONS, Since};
 use crate::error::{DatabaseCode, StoreError};
-use crate::layout::{
-    Column, EVENT_INDEX_COLUMN, EXTRA_COLUMN, Layout, NEWER_SESSION_COLUMNS, Table,
-};
+use crate::layout::{Column, Layout, Table};
 
-use super::connection::Connection;
+use super::connection::Timed;
 use super::failure::{Failure, Remedy};
 use super::message::Message;
 use super::quote;
@@ -44,7 +43,7 @@ impl Schema {
     /// Makes what a layout lacks. Waits for others until the deadline.
     pub async fn bring_up_to_date(
         &self,
-        connection: &mut Connection,
+        connection: &mut Timed<'_>,
         layout: Layout,
         deadline: Instant,
     ) -> Result<Layout, Failure> {
@@ -66,7 +65,7 @@ impl Schema {
     }
 
     /// Looks at the catalog. Takes no lock on the tables.
-    pub async fn inspect(&self, connection: &mut Connection) -> Result<Layout, Failure> {
+    pub async fn inspect(&self, connection: &mut Timed<'_>) -> Result<Layout, Failure> {
         let schema = quote::text(&self.name);
         let mut tables = (None, None);
         for row in connection.fetch(Message::simple(COLUMNS_QUERY.replace("$1", &schema))).await? {
@@ -89,18 +88,18 @@ impl Schema {
         }
     }
 
-    /// The unique indexes over the order of a session's events: a conflict there is one that the SDK
-    /// resolves.
+    /// The unique indexes over the order of a session's events: a conflict there is one that the
+    /// SDK resolves.
     pub async fn order_constraints(
         &self,
-        connection: &mut Connection,
+        connection: &mut Timed<'_>,
     ) -> Result<Vec<String>, Failure> {
         self.indexes(connection, REFUSES_CONFLICTS).await
     }
 
     async fn indexes(
         &self,
-        connection: &mut Connection,
+        connection: &mut Timed<'_>,
         condition: &str,
     ) -> Result<Vec<String>, Failure> {
         let query = INDEX_QUERY.replace("$1", &quote::text(&self.name));
@@ -111,7 +110,7 @@ impl Schema {
     /// One transaction, in which nobody else changes the schema.
     async fn upgrade(
         &self,
-        connection: &mut Connection,
+        connection: &mut Timed<'_>,
         deadline: Instant,
     ) -> Result<Layout, Failure> {
         loop {
@@ -131,7 +130,7 @@ impl Schema {
 
     async fn try_upgrade(
         &self,
-        connection: &mut Connection,
+        connection: &mut Timed<'_>,
         deadline: Instant,
     ) -> Result<Layout, Failure> {
         connection.execute("BEGIN").await?;
@@ -149,10 +148,11 @@ impl Schema {
         Ok(layout)
     }
 
-    /// Asks instead of waiting: a session that waits for a lock inside a transaction holds up others.
+    /// Asks instead of waiting: a session that waits for a lock inside a transaction holds up
+    /// others.
     async fn take_turn(
         &self,
-        connection: &mut Connection,
+        connection: &mut Timed<'_>,
         deadline: Instant,
     ) -> Result<(), Failure> {
         let name = quote::text(&format!("sandbox-agent-persist {}", self.name));
@@ -171,16 +171,13 @@ impl Schema {
         Ok(())
     }
 
-    /// All locks are taken before the first change, so that none is held while another is waited for
-    /// after a long one.
+    /// All locks are taken before the first change, so that none is held while another is waited
+    /// for after a long one.
     fn locks(&self, layout: &Layout) -> String {
-        let lacks_columns =
-            |table: &Table, names: &[&str]| names.iter().any(|name| !table.has(name));
-        let sessions = layout.sessions.as_ref();
-        let sessions = sessions.filter(|table| lacks_columns(table, &NEWER_SESSION_COLUMNS));
-        let events = layout.events.as_ref();
-        let events =
-            events.filter(|table| table.is_outdated() || lacks_columns(table, &[EXTRA_COLUMN]));
+        let lacks_any = |table: &&Table, columns| table.lacking(columns).next().is_some();
+        let sessions = layout.sessions.as_ref().filter(|table| lacks_any(table, &SESSIONS));
+        let is_changed = |table: &&Table| table.is_outdated() || lacks_any(table, &EVENTS);
+        let events = layout.events.as_ref().filter(is_changed);
         let lock = |name| format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; ", self.table(name));
         sessions
             .map(|_| lock("sessions"))
@@ -196,18 +193,18 @@ impl Schema {
             sql.push_str(&self.create_schema());
         }
         match &layout.sessions {
-            None => sql.push_str(&self.create_sessions()),
+            None => sql.push_str(&self.create_table("sessions", &SESSIONS)),
             Some(sessions) => {
                 // As the column beside them.
                 let json = sessions.column("session_init_json");
                 let json = json.map_or("json", |column| column.declared_type.as_str());
-                for name in NEWER_SESSION_COLUMNS.into_iter().filter(|name| !sessions.has(name)) {
-                    sql.push_str(&self.add_session_column(name, json));
+                for column in sessions.lacking(&SESSIONS) {
+                    sql.push_str(&self.add_column("sessions", column, json));
                 }
             }
         }
         match &layout.events {
-            None => sql.push_str(&self.create_events()),
+            None => sql.push_str(&self.create_table("events", &EVENTS)),
             Some(events) => sql.push_str(&self.upgrade_events(events)),
         }
         sql.push_str(&self.create_indexes());
@@ -218,10 +215,11 @@ impl Schema {
     fn upgrade_events(&self, events: &Table) -> String {
         let table = self.table("events");
         let mut sql = String::new();
-        if !events.has(EVENT_INDEX_COLUMN) {
-            sql.push_str(&self.add_column("events", EVENT_INDEX_COLUMN, "bigint"));
+        let numbered = |column: &&ColumnSpec| column.since == Since::Numbered;
+        for column in events.lacking(&EVENTS).filter(numbered) {
+            sql.push_str(&self.add_column("events", column, "json"));
         }
-        if events.column(EVENT_INDEX_COLUMN).is_none_or(|index| index.is_nullable) {
+        if events.column(EVENT_INDEX).is_none_or(|index| index.is_nullable) {
             sql.push_str(&format!(
                 "UPDATE {table} AS event SET event_index = ranked.rank FROM (
                    SELECT id, row_number() OVER (PARTITION BY session_id ORDER BY created_at, id) AS rank
@@ -238,8 +236,9 @@ impl Schema {
                  ALTER TABLE {table} ALTER COLUMN id TYPE text USING id::text;\n"
             ));
         }
-        if !events.has(EXTRA_COLUMN) {
-            sql.push_str(&self.add_column("events", EXTRA_COLUMN, "json"));
+        let ours = |column: &&ColumnSpec| column.since == Since::Ours;
+        for column in events.lacking(&EVENTS).filter(ours) {
+            sql.push_str(&self.add_column("events", column, "json"));
         }
         sql
     }
@@ -257,15 +256,17 @@ impl Schema {
         )
     }
 
-    fn create_sessions(&self) -> String {
-        format!(
-            "CREATE TABLE IF NOT EXISTS {} ({SESSIONS_DEFINITION}\n);\n",
-            self.table("sessions")
-        )
-    }
-
-    fn create_events(&self) -> String {
-        format!("CREATE TABLE IF NOT EXISTS {} ({EVENTS_DEFINITION}\n);\n", self.table("events"))
+    fn create_table(&self, table: &str, columns: &[ColumnSpec]) -> String {
+        let definition = |column: &ColumnSpec| {
+            let constraint = match column {
+                ColumnSpec { name: ID, .. } => " PRIMARY KEY",
+                ColumnSpec { is_required: true, .. } => " NOT NULL",
+                ColumnSpec { .. } => "",
+            };
+            format!("\n  {} {}{constraint}", column.name, declared_type(column.kind, "json"))
+        };
+        let definitions = columns.iter().map(definition).collect::<Vec<_>>().join(",");
+        format!("CREATE TABLE IF NOT EXISTS {} ({definitions}\n);\n", self.table(table))
     }
 
     fn create_indexes(&self) -> String {
@@ -277,17 +278,11 @@ CREATE INDEX IF NOT EXISTS idx_sessions_created_order ON {} (created_at, id);\n"
         )
     }
 
-    /// `json` is the type of the documented columns that hold JSON.
-    fn add_session_column(&self, name: &str, json: &str) -> String {
-        let kind = match name {
-            "sandbox_id" => "text",
-            EXTRA_COLUMN => "json",
-            _ => json,
-        };
-        self.add_column("sessions", name, kind)
-    }
-
-    fn add_column(&self, table: &str, name: &str, kind: &str) -> String {
+    /// `json` is the type of the documented columns that hold JSON. It may be empty in the rows
+    /// that are there.
+    fn add_column(&self, table: &str, column: &ColumnSpec, json: &str) -> String {
+        let json = if column.since == Since::Ours { "json" } else { json };
+        let (name, kind) = (column.name, declared_type(column.kind, json));
         format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {name} {kind};\n", self.table(table))
     }
 
@@ -311,12 +306,13 @@ CREATE INDEX IF NOT EXISTS idx_sessions_created_order ON {} (created_at, id);\n"
 pub fn schema_sql(name: &str) -> String {
     let schema = Schema::new(name.to_owned(), true);
     let mut sql = schema.create_schema();
-    sql.push_str(&schema.create_sessions());
-    for column in NEWER_SESSION_COLUMNS {
-        sql.push_str(&schema.add_session_column(column, "json"));
+    for (table, columns) in [("sessions", &SESSIONS[..]), ("events", &EVENTS[..])] {
+        sql.push_str(&schema.create_table(table, columns));
+        let newer = [Since::Sdk04, Since::Ours];
+        for column in columns.iter().filter(|column| newer.contains(&column.since)) {
+            sql.push_str(&schema.add_column(table, column, "json"));
+        }
     }
-    sql.push_str(&schema.create_events());
-    sql.push_str(&schema.add_column("events", EXTRA_COLUMN, "json"));
     sql.push_str(&schema.create_indexes());
     sql
 }
@@ -335,16 +331,15 @@ fn missing_parts(layout: &Layout) -> Vec<String> {
         }
     }
     if let Some(sessions) = sessions {
-        let documented = NEWER_SESSION_COLUMNS.into_iter().filter(|name| *name != EXTRA_COLUMN);
-        for name in documented.filter(|name| !sessions.has(name)) {
-            parts.push(format!("the column \"sessions\".\"{name}\""));
+        for column in sessions.lacking(&SESSIONS).filter(|column| column.since != Since::Ours) {
+            parts.push(format!("the column \"sessions\".\"{}\"", column.name));
         }
     }
     if let Some(events) = events {
         if events.has_integer_ids() {
             parts.push("ids of events as text".to_owned());
         }
-        if events.column(EVENT_INDEX_COLUMN).is_none_or(|index| index.is_nullable) {
+        if events.column(EVENT_INDEX).is_none_or(|index| index.is_nullable) {
             parts.push("the column \"events\".\"event_index\" with a value everywhere".to_owned());
         }
         if !layout.has_indexes {
@@ -360,6 +355,14 @@ fn is_passing(failure: &Failure) -> bool {
     let state = failure.error.database_code().map(DatabaseCode::as_str);
     failure.remedy == Remedy::Retry
         || matches!(state, Some("55P03" | "23505" | "42P06" | "42P07" | "42701" | "XX000"))
+}
+
+fn declared_type(kind: Kind, json: &str) -> &str {
+    match kind {
+        Kind::Text => "text",
+        Kind::Integer => "bigint",
+        Kind::Json => json,
+    }
 }
 
 fn column(row: &PgRow) -> Column {
@@ -413,26 +416,3 @@ WHERE schemas.nspname = $1 AND tables.relname = 'events' AND indexes.indisvalid 
 const SERVES_LISTS: &str = "(names.relname = 'idx_events_session_order' OR keys.are_the_order AND indexes.indpred IS NULL)";
 
 const REFUSES_CONFLICTS: &str = "keys.are_the_order AND indexes.indisunique";
-
-const SESSIONS_DEFINITION: &str = "
-  id text PRIMARY KEY,
-  agent text NOT NULL,
-  agent_session_id text NOT NULL,
-  last_connection_id text NOT NULL,
-  created_at bigint NOT NULL,
-  destroyed_at bigint,
-  sandbox_id text,
-  session_init_json json,
-  config_options_json json,
-  modes_json json,
-  extra_json json";
-
-const EVENTS_DEFINITION: &str = "
-  id text PRIMARY KEY,
-  event_index bigint NOT NULL,
-  session_id text NOT NULL,
-  created_at bigint NOT NULL,
-  connection_id text NOT NULL,
-  sender text NOT NULL,
-  payload_json json NOT NULL,
-  extra_json json";

@@ -3,25 +3,24 @@
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::LocalSet;
+use parking_lot::Mutex;
 
 use crate::error::StoreError;
-use crate::lock::lock;
 use crate::store::{
-    self, Completions, Operation, OperationResult, Query, Row, SessionStore, Ticket,
+    self, Completions, Metrics, MetricsSnapshot, Operation, OperationResult, SessionStore, Ticket,
 };
 
-use super::backend::{ATTEMPT_TIMEOUT, Backend};
-use super::connection::{Connector, PasswordSource};
+use super::backend::{ATTEMPT_TIMEOUT, Backend, SCAN_TIMEOUT};
+use super::connection::{Attempts, Connector, PasswordSource};
+use super::dispatcher;
+use super::message::{Prefix, Protocol};
 use super::options::PostgresOptions;
 use super::pool::Pool;
-use super::queries::Prefix;
-use super::queue::{Queue, Read};
+use super::queue::Queue;
+use super::runtime::{self, Working};
 use super::schema::Schema;
 
 /// How long the rows of a round wait for a lock before they are sent apart.
@@ -31,60 +30,73 @@ const SHARED_LOCK_TIMEOUT_MS: u32 = 1_000;
 struct PostgresStore {
     queue: Arc<Queue>,
     completions: Arc<dyn Completions>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    metrics: Arc<Metrics>,
+    /// Until it is closed.
+    working: Mutex<Option<Working>>,
+}
+
+/// What the handle and the store's work share.
+struct Shared {
+    queue: Arc<Queue>,
+    completions: Arc<dyn Completions>,
+    metrics: Arc<Metrics>,
 }
 
 /// Opens a store. Connects to nothing yet: the first call does.
 pub fn open(
     options: PostgresOptions,
     password_source: Option<Arc<dyn PasswordSource>>,
+    attempts: Option<Arc<dyn Attempts>>,
     completions: Arc<dyn Completions>,
 ) -> Result<Arc<dyn SessionStore>, StoreError> {
     let max_connections = usize::try_from(options.settings.pool.max).unwrap_or(usize::MAX);
     let queue =
         Arc::new(Queue::new(max_connections, options.max_queued_bytes, options.retry_timeout));
-    let runtime =
-        Builder::new_current_thread().enable_all().build().map_err(|_| StoreError::Internal {
-            reason: "the system refused what a thread needs: open files, mostly",
-        })?;
-    let (shared_queue, shared_completions) = (Arc::clone(&queue), Arc::clone(&completions));
-    let thread = std::thread::Builder::new()
-        .name("persist-postgres".to_owned())
-        .spawn(move || run(runtime, options, password_source, shared_queue, shared_completions))
-        .map_err(|_| StoreError::Internal { reason: "the system refused a thread" })?;
-    Ok(Arc::new(PostgresStore { queue, completions, thread: Mutex::new(Some(thread)) }))
+    let metrics = Arc::new(Metrics::default());
+    let shared = Shared {
+        queue: Arc::clone(&queue),
+        completions: Arc::clone(&completions),
+        metrics: Arc::clone(&metrics),
+    };
+    let working = runtime::spawn(move || {
+        let connector = Connector::new(&options, password_source, attempts, origin());
+        work(options, connector, shared)
+    })?;
+    Ok(Arc::new(PostgresStore { queue, completions, metrics, working: Mutex::new(Some(working)) }))
 }
 
-fn run(
-    runtime: Runtime,
+async fn work(
     options: PostgresOptions,
-    password_source: Option<Arc<dyn PasswordSource>>,
-    queue: Arc<Queue>,
-    completions: Arc<dyn Completions>,
+    connector: Connector,
+    Shared { queue, completions, metrics }: Shared,
 ) {
-    let connector = Connector::new(&options, password_source, origin());
     let settings = &options.settings;
     let check_after = settings.keep_alive.filter(|delay| !delay.is_zero());
-    let statement_prefix = (!options.prepared_statements).then(|| Prefix {
-        timeouts: settings.timeouts_sql("LOCAL"),
-        of_several: match settings.timeouts.lock {
-            Some(_) => String::new(),
-            None => format!("SET LOCAL lock_timeout = {SHARED_LOCK_TIMEOUT_MS}; "),
-        },
-    });
     let backend = Backend {
         queue,
         completions,
-        pool: Pool::new(connector, settings.pool, check_after),
-        schema: Schema::new(options.schema, options.migrate),
-        statement_prefix,
+        pool: Pool::new(connector, settings.pool, check_after, Arc::clone(&metrics)),
+        metrics,
+        protocol: protocol(&options),
         attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
+        scan_timeout: settings.timeouts.query.unwrap_or(SCAN_TIMEOUT),
+        schema: Schema::new(options.schema, options.migrate),
         opening: RefCell::default(),
         last_trouble: RefCell::default(),
     };
-    LocalSet::new().block_on(&runtime, Rc::new(backend).run());
-    // A name that is still being looked up is waited for by nobody.
-    runtime.shutdown_background();
+    dispatcher::run(Rc::new(backend)).await;
+}
+
+fn protocol(options: &PostgresOptions) -> Protocol {
+    if options.prepared_statements {
+        return Protocol::Prepared;
+    }
+    let timeouts = options.settings.timeouts_sql("LOCAL");
+    let of_several = match options.settings.timeouts.lock {
+        Some(_) => String::new(),
+        None => format!("SET LOCAL lock_timeout = {SHARED_LOCK_TIMEOUT_MS}; "),
+    };
+    Protocol::Simple(Prefix { timeouts, of_several })
 }
 
 /// Differs from driver to driver and from process to process.
@@ -95,8 +107,8 @@ fn origin() -> String {
 impl SessionStore for PostgresStore {
     fn submit(&self, ticket: Ticket, operation: Operation) -> Option<OperationResult> {
         let accepted = match operation {
-            Operation::Write(row) => self.write(ticket, row),
-            Operation::Read(query) => self.read(ticket, query),
+            Operation::Write(write) => self.queue.push_write(ticket, write),
+            Operation::Read(query) => self.queue.push_read(ticket, query),
         };
         accepted.err().map(Err)
     }
@@ -107,24 +119,15 @@ impl SessionStore for PostgresStore {
 
     fn close(&self) {
         store::reject_as_closed(&*self.completions, self.queue.close());
-        let mut thread = lock(&self.thread);
-        if let Some(thread) = thread.take() {
-            // Panics of tasks are caught and delivered inside.
-            let _ = thread.join();
+        // Held while it is waited for: another call waits too.
+        let mut working = self.working.lock();
+        if let Some(working) = working.take() {
+            working.join();
         }
     }
-}
 
-impl PostgresStore {
-    fn write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
-        // It would end the message in the middle.
-        if row.texts().any(|text| text.contains('\0')) {
-            return Err(StoreError::Internal { reason: "a text holds U+0000" });
-        }
-        self.queue.push_write(ticket, row)
-    }
-
-    fn read(&self, ticket: Ticket, query: Query) -> Result<(), StoreError> {
-        self.queue.push_read(Read { ticket, query, accepted: Instant::now() })
+    fn metrics(&self) -> MetricsSnapshot {
+        let (writes, bytes) = self.queue.queued();
+        self.metrics.snapshot().with_queue(writes, bytes)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! JSON text may hold `\u0000` and unpaired surrogates; tools print such things. `jsonb` refuses
 //! them, and in a `json` column one such row makes `payload_json->>'method'` fail for the whole
-//! query. So such a text, and only such a one, is stored as an object with a marker: the exact text
-//! is in it as one string, its backslashes escaped, beside `jsonrpc` and `method` for SQL.
+//! query. So such a text, and only such a one, is stored as an object with a key of ours: the exact
+//! text is in it as one string, its backslashes escaped, beside `jsonrpc` and `method` for SQL.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
@@ -13,10 +13,10 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Marks an object as a wrapped text. A text that has this key itself is wrapped too.
-const MARKER: &str = "$sandboxAgentPersist";
+/// An object with this key is a wrapped text. A text that has the key itself is wrapped too.
+const WRAPPER_KEY: &str = "$sandboxAgentPersist";
 /// The key of the exact text.
-const TEXT: &str = "text";
+const TEXT_KEY: &str = "text";
 
 /// What to store for a JSON text: nearly always the text itself.
 pub fn stored(json: &str) -> Cow<'_, str> {
@@ -27,7 +27,7 @@ pub fn stored(json: &str) -> Cow<'_, str> {
 pub fn original(stored: &str) -> Option<Cow<'_, str>> {
     match wrapped(stored) {
         Some(members) => {
-            let text = members.get(TEXT.as_bytes())?;
+            let text = members.get(TEXT_KEY.as_bytes())?;
             serde_json::from_str(text.get()).ok().map(Cow::Owned)
         }
         None => Some(stored.into()),
@@ -36,10 +36,10 @@ pub fn original(stored: &str) -> Option<Cow<'_, str>> {
 
 /// The members of a wrapped text; `None` if it is a text like any other.
 fn wrapped(json: &str) -> Option<Members<'_>> {
-    if !json.contains(MARKER) {
+    if !json.contains(WRAPPER_KEY) {
         return None;
     }
-    members(json).filter(|members| members.contains_key(MARKER.as_bytes()))
+    members(json).filter(|members| members.contains_key(WRAPPER_KEY.as_bytes()))
 }
 
 type Members<'text> = HashMap<Key, &'text RawValue>;
@@ -80,11 +80,11 @@ impl Visitor<'_> for KeyVisitor {
 }
 
 fn wrap(json: &str) -> String {
-    let mut wrapped = format!("{{\"{MARKER}\":1");
+    let mut wrapped = format!("{{\"{WRAPPER_KEY}\":1");
     for (name, value) in harmless_members(json) {
         wrapped.push_str(&format!(",\"{name}\":{value}"));
     }
-    wrapped.push_str(&format!(",\"{TEXT}\":"));
+    wrapped.push_str(&format!(",\"{TEXT_KEY}\":"));
     wrapped.push_str(&serde_json::to_string(json).expect("a string"));
     wrapped.push('}');
     wrapped

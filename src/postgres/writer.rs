@@ -6,20 +6,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::StoreError;
-use crate::store::Outcome;
+use crate::store::{OperationResult, Outcome, PendingWrite, Write};
 
-use super::backend::{Backend, Parts};
-use super::failure::{Failure, Remedy};
-use super::queue::{Queue, Write};
+use super::backend::{Backend, Calls, GivenUp};
+use super::deletion;
+use super::queue::{Queue, Round};
+use super::retry::Decision;
+use super::steps::steps;
 
 /// Writes that nobody was told about yet. What is left when it is dropped holds up no read.
 pub struct Unsettled {
     queue: Arc<Queue>,
-    writes: Vec<Write>,
+    writes: Vec<PendingWrite>,
 }
 
 impl Unsettled {
-    pub fn new(queue: &Arc<Queue>, writes: Vec<Write>) -> Self {
+    pub fn new(queue: &Arc<Queue>, writes: Vec<PendingWrite>) -> Self {
         Self { queue: Arc::clone(queue), writes }
     }
 }
@@ -27,55 +29,92 @@ impl Unsettled {
 impl Drop for Unsettled {
     fn drop(&mut self) {
         if !self.writes.is_empty() {
-            self.queue.settle(&self.writes);
+            self.queue.settle(&mut self.writes);
         }
     }
 }
 
-/// Stores the writes together; or puts those back that may be stored without the others.
-pub async fn write(backend: &Rc<Backend>, mut unsettled: Unsettled) {
+/// Does what the writes of a round say; or puts those back that may be done without the others.
+pub async fn write(backend: &Rc<Backend>, Round { writes, sent }: Round) {
+    let mut unsettled = Unsettled::new(&backend.queue, writes);
     let count = unsettled.writes.len();
-    let result = store(backend, &unsettled.writes).await;
-    match result {
-        Err(failure) if failure.remedy == Remedy::Split && count > 1 => {
+    match run(backend, &unsettled.writes, sent).await {
+        Ok(outcomes) => {
+            settle(backend, &mut unsettled, outcomes.into_iter().map(Ok).collect());
+        }
+        Err(GivenUp { decision: Decision::Split, .. }) => {
             backend.queue.put_back(mem::take(&mut unsettled.writes), count / 2);
         }
-        Err(failure) if failure.remedy != Remedy::None => {
-            // Its oldest write can wait no longer; the others have time left.
+        Err(GivenUp { decision: Decision::Expire, error }) => {
             let expired = backend.queue.count_expired(&unsettled.writes).max(1);
-            settle(backend, &mut unsettled, expired, Err(failure.error));
+            settle(backend, &mut unsettled, failed(expired, &error));
             backend.queue.put_back(mem::take(&mut unsettled.writes), count);
         }
-        result => settle(backend, &mut unsettled, count, result.map_err(|failure| failure.error)),
+        Err(GivenUp { error, .. }) => settle(backend, &mut unsettled, failed(count, &error)),
     }
+}
+
+fn failed(count: usize, error: &StoreError) -> Vec<OperationResult> {
+    (0..count).map(|_| Err(error.clone())).collect()
+}
+
+/// What each of the writes gave.
+async fn run(
+    backend: &Rc<Backend>,
+    writes: &[PendingWrite],
+    sent: Instant,
+) -> Result<Vec<Outcome>, GivenUp> {
+    match writes {
+        // Alone in its round.
+        [PendingWrite { write: Write::DeleteSession { id }, called_at, .. }] => {
+            let deleted = delete(backend, id, *called_at, sent).await?;
+            Ok(vec![deleted])
+        }
+        writes => {
+            upsert(backend, writes).await?;
+            Ok(writes.iter().map(|_| Outcome::Stored).collect())
+        }
+    }
+}
+
+/// A deletion that takes several transactions leaves its place in flight to others.
+async fn delete(
+    backend: &Rc<Backend>,
+    id: &str,
+    called_at: Instant,
+    sent: Instant,
+) -> Result<Outcome, GivenUp> {
+    if let Some(was_there) = deletion::delete_whole(backend, id, called_at).await? {
+        return Ok(Outcome::Deleted(was_there));
+    }
+    backend.queue.end_round(sent);
+    deletion::delete_in_steps(backend, id, called_at).await?;
+    Ok(Outcome::Deleted(true))
 }
 
 /// One message, one transaction.
-async fn store(backend: &Rc<Backend>, writes: &[Write]) -> Result<(), Failure> {
-    let accepted = writes.first().map_or_else(Instant::now, |write| write.accepted);
-    let parts = if writes.len() > 1 { Parts::Several } else { Parts::One };
-    backend
-        .with_retries(parts, accepted, async |lease, statements| {
-            for message in statements.upsert(writes.iter().map(|write| &write.row)) {
-                let sent = lease.connection().fetch(message).await;
-                sent.map_err(|failure| statements.explain(failure))?;
-            }
-            if writes.iter().any(|write| statements.drops_fields_of(&write.row)) {
-                backend.completions.warn_of_dropped_fields();
-            }
-            Ok(())
-        })
-        .await
+async fn upsert(backend: &Rc<Backend>, writes: &[PendingWrite]) -> Result<(), GivenUp> {
+    let called_at = writes.first().map_or_else(Instant::now, |pending| pending.called_at);
+    let calls = Calls::together(writes.len(), called_at);
+    let stored = backend.with_retries(calls, async |connection, statements| {
+        let sent = Instant::now();
+        for message in statements.messages(&steps(writes.iter().map(|pending| &pending.write))) {
+            let stored = connection.fetch(message).await;
+            stored.map_err(|failure| statements.explain(failure))?;
+        }
+        backend.metrics.note_commit(sent.elapsed());
+        backend.metrics.note_stored(writes.len());
+        if writes.iter().any(|pending| statements.drops_fields_of(&pending.write)) {
+            backend.completions.warn_of_dropped_fields();
+        }
+        Ok(())
+    });
+    stored.await
 }
 
-fn settle(
-    backend: &Rc<Backend>,
-    unsettled: &mut Unsettled,
-    size: usize,
-    result: Result<(), StoreError>,
-) {
-    let done: Vec<Write> = unsettled.writes.drain(..size).collect();
-    backend.queue.settle(&done);
-    let result = |()| result.clone().map(|()| Outcome::Stored);
-    backend.deliver(done.into_iter().map(|write| (write.ticket, result(()))));
+/// Tells the callers of the first writes how these ended.
+fn settle(backend: &Rc<Backend>, unsettled: &mut Unsettled, results: Vec<OperationResult>) {
+    let mut done: Vec<PendingWrite> = unsettled.writes.drain(..results.len()).collect();
+    backend.queue.settle(&mut done);
+    backend.deliver(done.iter().map(|pending| pending.ticket).zip(results));
 }

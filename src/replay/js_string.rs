@@ -39,6 +39,11 @@ impl JsString {
         text.encode_utf16().all(|unit| units.next() == Some(&unit))
     }
 
+    /// As a text, if no surrogate in it is unpaired.
+    pub fn to_text(&self) -> Option<String> {
+        String::from_utf16(&self.0).ok()
+    }
+
     pub fn is(&self, text: &str) -> bool {
         self.starts_with(text) && self.len() == text.encode_utf16().count()
     }
@@ -111,8 +116,9 @@ impl JsString {
         Self(self.0[start..].to_vec())
     }
 
-    /// Leaves out the middle of a string that is longer than `max_len`, and says there how many units
-    /// went. Returns whether it did: not where the words would be longer than what they stand for.
+    /// Leaves out the middle of a string that is longer than `max_len`, and says there how many
+    /// units went. Returns whether it did: not where the words would be longer than what they stand
+    /// for.
     pub fn elide(&mut self, max_len: usize) -> bool {
         if self.len() <= max_len {
             return false;

@@ -1,9 +1,10 @@
 //! Which of a session's events an agent is given, and in what form.
 //!
-//! Rows come in newest first, and as many as the window wants. What belongs together is joined as it
-//! comes; when the next row belongs to something else, the group is sealed: put into the form that
-//! the SDK will print, and counted exactly as the SDK will count it.
+//! Rows come in newest first, and as many as the window wants. What belongs together is joined as
+//! it comes; when the next row belongs to something else, the group is sealed: put into the form
+//! that the SDK will print, and counted exactly as the SDK will count it.
 
+use crate::filter::{EventsFilter, Order};
 use crate::json::{self, ArrayWriter};
 use crate::model::{EventRow, JsonText, Number};
 
@@ -192,8 +193,8 @@ impl<'options> WindowBuilder<'options> {
         }
     }
 
-    /// Whether a stub may stand for it: for the newest, and for what is larger than an event should be.
-    /// What is of a usual size is left to end the window.
+    /// Whether a stub may stand for it: for the newest, and for what is larger than an event should
+    /// be. What is of a usual size is left to end the window.
     fn may_be_stub(&self, envelope: &Envelope) -> bool {
         let is_large = envelope.stored_bytes > self.options.max_chars_per_event;
         self.must_fit() && (self.newest_first.is_empty() || is_large)
@@ -288,6 +289,11 @@ impl WindowEvent {
         text::utf16_len(&self.line)
     }
 
+    fn method(&self) -> Option<String> {
+        let payload = Value::parse(&self.payload)?;
+        payload.get("method")?.as_string()?.to_text()
+    }
+
     fn row(&self) -> EventRow<'_> {
         let Head { id, event_index, session_id, created_at, connection_id, sender, extra } =
             &self.head;
@@ -318,12 +324,21 @@ impl Window {
         (text.finish(), is_whole)
     }
 
-    /// Its events as JSON arrays, without the first so many.
-    pub fn arrays(&self, offset: usize) -> Vec<JsonText> {
+    /// Those of its events that are wanted as JSON arrays, in this order, without the first so
+    /// many.
+    pub fn arrays(&self, filter: &EventsFilter, order: Order, offset: usize) -> Vec<JsonText> {
+        let mut wanted: Vec<EventRow<'_>> = self
+            .events
+            .iter()
+            .filter(|event| filter.matches(&event.row(), event.method().as_deref()))
+            .map(WindowEvent::row)
+            .collect();
+        if order == Order::Newest {
+            wanted.reverse();
+        }
         let mut arrays = ArrayWriter::default();
-        for event in self.events.iter().skip(offset) {
-            let row = event.row();
-            arrays.push(json::event_bytes(&row), |out| json::write_event(out, &row));
+        for row in wanted.iter().skip(offset) {
+            arrays.push(json::event_bytes(row), |out| json::write_event(out, row));
         }
         arrays.finish()
     }

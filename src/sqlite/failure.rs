@@ -4,6 +4,8 @@ use rusqlite::ffi;
 
 use crate::error::{DatabaseCode, StoreError};
 
+use super::filesystem;
+
 /// What failed, in our terms.
 pub fn store_error(error: rusqlite::Error) -> StoreError {
     let Some(code) = extended_code(&error) else {
@@ -16,10 +18,13 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
             _ => StoreError::Internal { reason: "a statement was used wrongly" },
         };
     };
+    if is_for_want_of_file_handles(&error) {
+        return StoreError::NO_OPEN_FILE;
+    }
     let database_code = DatabaseCode::Sqlite(code_name(code));
     match code & PRIMARY_CODE_MASK {
-        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => StoreError::Busy { database_code },
-        // The log's index couldn't get its room.
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => StoreError::Busy { timeout: None, database_code },
+        // The -shm couldn't get its room.
         _ if code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full { database_code },
         ffi::SQLITE_FULL => StoreError::Full { database_code },
         ffi::SQLITE_READONLY => StoreError::ReadOnly { database_code },
@@ -36,6 +41,11 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
 /// Whether somebody else's lock is the reason, which passes by itself.
 pub fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(primary_code(error), Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
+}
+
+/// Whether SQLite couldn't open a file because nobody in this process can open any more.
+pub fn is_for_want_of_file_handles(error: &rusqlite::Error) -> bool {
+    primary_code(error) == Some(ffi::SQLITE_CANTOPEN) && filesystem::is_out_of_handles()
 }
 
 /// The error's code without its details.

@@ -1,6 +1,6 @@
-//! What the file system says of a database: what is beside it, whether it may be written, and whether it
-//! lies on a network, where a WAL corrupts: its index is shared memory, and memory isn't shared between
-//! machines.
+//! What the file system says of a database: what is beside it, whether it may be written, and
+//! whether it lies on a network, where WAL mode corrupts it: the -shm is shared memory, and memory
+//! isn't shared between machines.
 
 use std::path::{Path, PathBuf};
 
@@ -58,10 +58,10 @@ pub fn is_shared(_file: &Path) -> bool {
     false
 }
 
-/// The file that a name leads to, from the root and without links, as SQLite finds it: its log lies beside
-/// that. Later connections must find the same file, though the working folder has changed, a folder that the
-/// name passes through is gone, or a link leads elsewhere. And SQLite takes a name that begins with `file:`
-/// for a URI.
+/// The file that a name leads to, from the root and without links, as SQLite finds it: the -wal
+/// lies beside that. Later connections must find the same file, though the working folder has
+/// changed, a folder that the name passes through is gone, or a link leads elsewhere. And SQLite
+/// takes a name that begins with `file:` for a URI.
 #[cfg(unix)]
 pub fn real_path(name: &Path) -> PathBuf {
     let mut path = absolute_path(name);
@@ -93,13 +93,21 @@ fn absolute_path(name: &Path) -> PathBuf {
     std::path::absolute(name).unwrap_or_else(|_| name.to_owned())
 }
 
-/// Where SQLite has the log of a database, and the log's index.
-pub fn log_and_index(database: &Path) -> [PathBuf; 2] {
-    ["-wal", "-shm"].map(|suffix| {
-        let mut name = database.as_os_str().to_owned();
-        name.push(suffix);
-        name.into()
-    })
+/// Where SQLite has the WAL of a database.
+pub fn wal_path(database: &Path) -> PathBuf {
+    beside(database, "-wal")
+}
+
+/// Where SQLite has the memory that the connections to a database share: locks, and where in the
+/// WAL a page is found.
+pub fn shm_path(database: &Path) -> PathBuf {
+    beside(database, "-shm")
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Whether files may be written and made here.
@@ -112,6 +120,22 @@ pub fn may_write(file: &Path) -> bool {
 /// Whether files may be written and made here, as far as Windows tells without trying.
 #[cfg(not(unix))]
 pub fn may_write(_file: &Path) -> bool {
+    false
+}
+
+/// Whether this process, or all of them together, may open no more files. SQLite keeps the system's
+/// reason to itself.
+#[cfg(unix)]
+pub fn is_out_of_handles() -> bool {
+    use rustix::io::Errno;
+    let opened = std::fs::File::open("/dev/null");
+    let reason = opened.err().and_then(|error| Errno::from_io_error(&error));
+    matches!(reason, Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Windows has no such limit.
+#[cfg(not(unix))]
+pub fn is_out_of_handles() -> bool {
     false
 }
 

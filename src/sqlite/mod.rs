@@ -3,30 +3,40 @@
 //! | file | owns | thread |
 //! | --- | --- | --- |
 //! | `store` | the handle: routes calls, opens, closes | JavaScript's |
-//! | `queue` | what waits: order, ceiling, which reads wait for which writes | any, under its lock |
+//! | `queue` | how writer and readers take their work off the backlog | any, under its lock |
 //! | `writer` | the write connection: group commit | `persist-writer` |
+//! | `deletion` | what is deleted in steps | `persist-writer` |
 //! | `reader` | read-only connections for lists | `persist-reader` |
 //! | `read_ahead` | the page that a scan will ask for next | any, under its lock |
-//! | `checkpointer` | a connection that empties the WAL | `persist-checkpoint` |
-//! | `connection` | how a file is opened, and what is never changed before it is known | the opener's |
+//! | `checkpointer` | a connection that runs checkpoints | `persist-checkpoint` |
+//! | `connection` | how a file is opened: looked at first, then changed | the opener's |
 //! | `schema` | table layouts and their upgrade | the opener's |
-//! | `queries` | the statements, and rows in and out | the connection's |
+//! | `statements` | what is asked of SQLite for each operation | the connection's |
+//! | `select` | which rows, in which order: WHERE, ORDER BY, LIMIT | the connection's |
+//! | `table` | how rows of a table are read and stored | the connection's |
+//! | `rows` | rows as ours, checked | the connection's |
 //! | `failure` | SQLite's errors as ours | any |
-//! | `open_files` | whether the process has the file open otherwise | the opener's |
-//! | `filesystem` | whether a file lies on a network | the opener's |
+//! | `file` | what a store has open: claimed in the process, and still in its place | any |
+//! | `identity` | which file it is that is found under a name | any |
+//! | `filesystem` | whether a file lies on a network, what is beside it | the opener's |
 
 mod checkpointer;
 mod connection;
+mod deletion;
 mod failure;
+mod file;
 mod filesystem;
-mod open_files;
+mod identity;
 mod options;
-mod queries;
 mod queue;
 mod read_ahead;
 mod reader;
+mod rows;
 mod schema;
+mod select;
+mod statements;
 mod store;
+mod table;
 mod writer;
 
 #[cfg(test)]

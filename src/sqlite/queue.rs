@@ -1,57 +1,55 @@
-//! What waits to be written and to be read, shared by JavaScript's thread, the writer and the
-//! readers.
+//! How the writer and the readers take their work off the backlog: a batch at a time, spinning
+//! before they sleep.
 //!
-//! Writes are numbered as they are accepted and settled in that order, so "every write before
-//! this call" is one number. A read that must see writes still queued is held back until the
-//! number of the last of them is settled; a read that needn't wait goes straight to a reader.
+//! Shared by JavaScript's thread, the writer and the readers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::error::StoreError;
-use crate::lock::lock;
-use crate::store::{EventsQuery, Query, ReplayQuery, Row, Ticket};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// One transaction takes at most this many writes …
-const MAX_BATCH_WRITES: usize = 1_000;
+use crate::error::StoreError;
+use crate::store::{
+    Backlog, Batch, BatchRules, EventsQuery, PendingWrite, Query, Read, Ticket, Write,
+};
+
+/// One transaction stores at most this many rows of separate calls …
+const MAX_BATCH_ROWS: usize = 1_000;
 /// … and this many bytes; a larger write goes alone.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// A thread that has just worked looks for more for this long before it sleeps: the answer to
 /// what it delivered is usually on its way, and to be woken would take it nearly as long.
 const SPIN: Duration = Duration::from_micros(100);
-/// Marks of settled writes are swept out when there are this many.
-const MAX_SETTLED_MARKS: usize = 4_096;
 
-/// A write on its way.
-#[derive(Debug)]
-pub struct Write {
-    pub ticket: Ticket,
-    pub row: Row,
-    pub bytes: usize,
-    /// How long a locked database may be waited for.
-    pub deadline: Instant,
-}
-
-/// A read on its way.
-#[derive(Debug)]
-pub struct Read {
-    /// The call that it answers; `None` where it is read ahead of one.
-    pub ticket: Option<Ticket>,
-    pub query: Query,
-}
+const RULES: BatchRules =
+    BatchRules { max_rows: MAX_BATCH_ROWS, max_bytes: MAX_BATCH_BYTES, are_concurrent: false };
 
 /// What the writer should do next.
 #[derive(Debug)]
 pub enum Work {
     /// Commit these.
-    Batch(Vec<Write>),
+    Batch(Batch),
     /// Nothing came for as long as the writer asked to be told of.
     Idle,
     /// The store is closing and everything is written.
     End,
+}
+
+/// What a reader should do next.
+#[derive(Debug)]
+pub enum Job {
+    /// Answer a call.
+    Answer(Read),
+    /// Read the page that is probably asked for next.
+    ReadAhead(EventsQuery),
+}
+
+impl Job {
+    fn is_scan(&self) -> bool {
+        matches!(self, Self::Answer(read) if read.query.is_scan())
+    }
 }
 
 /// See the module's documentation. All methods may be called on any thread.
@@ -60,76 +58,51 @@ pub struct Queue {
     state: Mutex<State>,
     /// Lengths of the queues, for spinning without the lock.
     waiting_writes: AtomicUsize,
-    waiting_reads: AtomicUsize,
+    waiting_jobs: AtomicUsize,
+    is_closing: AtomicBool,
     write_arrived: Condvar,
-    read_arrived: Condvar,
+    job_arrived: Condvar,
     writes_settled: Condvar,
-    max_queued_bytes: usize,
-    busy_timeout: Duration,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    writes: VecDeque<Write>,
-    /// Of all writes that are accepted and not settled.
-    queued_bytes: usize,
-    /// How many writes were ever accepted: the number of the last.
-    accepted: u64,
-    /// How many of them are settled: every write up to this number.
-    settled: u64,
-    marks: Marks,
-    /// By the number of the write they wait for; ready reads are never here.
-    held_reads: Vec<(u64, Read)>,
-    ready_reads: VecDeque<Read>,
+    backlog: Backlog,
+    jobs: VecDeque<Job>,
+    /// Whether a reader is at a scan: another waits, so that a reader is left for lists.
+    is_scanning: bool,
     is_writer_parked: bool,
     parked_readers: usize,
     flushing: usize,
-    /// Once the process is ending: no write waits for a lock beyond this.
-    last_deadline: Option<Instant>,
-    is_closing: bool,
-}
-
-/// The numbers of the last writes that touch what a read might want.
-#[derive(Debug, Default)]
-struct Marks {
-    events_of: HashMap<String, u64>,
-    session: HashMap<String, u64>,
-    any_session: u64,
 }
 
 impl Queue {
     pub fn new(max_queued_bytes: usize, busy_timeout: Duration) -> Self {
+        let backlog = Backlog::new(RULES, max_queued_bytes, busy_timeout, Instant::now());
+        let state = State {
+            backlog,
+            jobs: VecDeque::new(),
+            is_scanning: false,
+            is_writer_parked: false,
+            parked_readers: 0,
+            flushing: 0,
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             waiting_writes: AtomicUsize::new(0),
-            waiting_reads: AtomicUsize::new(0),
+            waiting_jobs: AtomicUsize::new(0),
+            is_closing: AtomicBool::new(false),
             write_arrived: Condvar::new(),
-            read_arrived: Condvar::new(),
+            job_arrived: Condvar::new(),
             writes_settled: Condvar::new(),
-            max_queued_bytes,
-            busy_timeout,
         }
     }
 
-    /// Accepts a write, unless too much waits already. The only write is never too much.
-    pub fn push_write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
-        let bytes = row.bytes();
-        let deadline = Instant::now() + self.busy_timeout;
-        let mut state = self.lock();
-        if state.is_closing {
-            return Err(StoreError::Closed);
-        }
-        let deadline = state.last_deadline.map_or(deadline, |last| last.min(deadline));
-        let is_only_one = state.accepted == state.settled;
-        if !is_only_one && state.queued_bytes.saturating_add(bytes) > self.max_queued_bytes {
-            return Err(StoreError::Overloaded { max_queued_bytes: self.max_queued_bytes });
-        }
-        state.accepted += 1;
-        state.queued_bytes = state.queued_bytes.saturating_add(bytes);
-        let number = state.accepted;
-        state.marks.set(&row, number);
-        state.writes.push_back(Write { ticket, row, bytes, deadline });
-        self.waiting_writes.store(state.writes.len(), Ordering::Relaxed);
+    /// Accepts a write; see [`Backlog::push_write`].
+    pub fn push_write(&self, ticket: Ticket, write: Write) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        state.backlog.push_write(ticket, write, Instant::now())?;
+        self.waiting_writes.store(state.backlog.waiting(), Ordering::Relaxed);
         let must_wake = mem::take(&mut state.is_writer_parked);
         drop(state);
         if must_wake {
@@ -139,221 +112,228 @@ impl Queue {
     }
 
     /// Accepts a read. Returns whether no reader was free to take it.
-    pub fn push_read(&self, read: Read) -> Result<bool, StoreError> {
-        let mut state = self.lock();
-        if state.is_closing {
-            return Err(StoreError::Closed);
+    pub fn push_read(&self, ticket: Ticket, query: Query) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let read = Read { ticket, query, called_at: Instant::now() };
+        let ready = state.backlog.push_read(read)?.map(Job::Answer);
+        Ok(self.publish(state, ready))
+    }
+
+    /// Asks for a page that nobody waits for. A closing store refuses it.
+    pub fn push_read_ahead(&self, query: EventsQuery) {
+        let state = self.state.lock();
+        if !state.backlog.is_closing() {
+            self.publish(state, [Job::ReadAhead(query)]);
         }
-        let awaited = state.marks.of(&read.query);
-        if awaited > state.settled {
-            state.held_reads.push((awaited, read));
-            return Ok(false);
-        }
-        state.ready_reads.push_back(read);
-        let is_short_of_readers = state.ready_reads.len() > state.parked_readers;
-        self.publish_reads(state, 1);
-        Ok(is_short_of_readers)
     }
 
     /// Whether a write that this read must see is accepted but not settled.
     pub fn must_wait(&self, query: &Query) -> Result<bool, StoreError> {
-        let state = self.lock();
-        if state.is_closing {
-            return Err(StoreError::Closed);
-        }
-        Ok(state.marks.of(query) > state.settled)
+        self.state.lock().backlog.must_wait(query)
     }
 
     /// Whether no read waits for a reader.
     pub fn has_no_reads(&self) -> bool {
-        self.waiting_reads.load(Ordering::Relaxed) == 0
+        self.waiting_jobs.load(Ordering::Relaxed) == 0
     }
 
     /// Waits for work. `idle_after` asks to be told when there was none for that long.
     pub fn next_work(&self, idle_after: Option<Duration>) -> Work {
-        spin_until(|| self.waiting_writes.load(Ordering::Relaxed) > 0);
-        let mut state = self.lock();
+        // Who has something else to do doesn't wait at all.
+        if idle_after != Some(Duration::ZERO) {
+            spin_until(|| self.waiting_writes.load(Ordering::Relaxed) > 0);
+        }
+        let mut state = self.state.lock();
         loop {
-            if !state.writes.is_empty() {
-                let mut batch = Vec::with_capacity(state.writes.len().min(MAX_BATCH_WRITES));
-                fill_batch(&mut batch, &mut state.writes);
-                self.waiting_writes.store(state.writes.len(), Ordering::Relaxed);
+            if let Some(batch) = state.backlog.take() {
+                self.waiting_writes.store(state.backlog.waiting(), Ordering::Relaxed);
                 return Work::Batch(batch);
             }
-            if state.is_closing {
+            if state.backlog.is_closing() && state.backlog.is_settled_whole() {
                 return Work::End;
+            }
+            let is_awaited = idle_after.is_some() && state.is_something_long_awaited();
+            if is_awaited || idle_after == Some(Duration::ZERO) {
+                return Work::Idle;
             }
             state.is_writer_parked = true;
             let timeout = idle_after.unwrap_or(Duration::MAX);
-            let (woken, wait) = self
-                .write_arrived
-                .wait_timeout(state, timeout)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
+            let has_timed_out = match Instant::now().checked_add(timeout) {
+                Some(until) => self.write_arrived.wait_until(&mut state, until).timed_out(),
+                None => {
+                    self.write_arrived.wait(&mut state);
+                    false
+                }
+            };
             state.is_writer_parked = false;
-            if wait.timed_out() && state.writes.is_empty() && !state.is_closing {
+            let is_idle = state.backlog.waiting() == 0 && !state.backlog.is_closing();
+            if has_timed_out && is_idle {
                 return Work::Idle;
             }
         }
     }
 
     /// Adds to a batch what arrived since it was taken.
-    pub fn take_more(&self, batch: &mut Vec<Write>) {
+    pub fn take_more(&self, batch: &mut Batch) {
         if self.waiting_writes.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut state = self.lock();
-        fill_batch(batch, &mut state.writes);
-        self.waiting_writes.store(state.writes.len(), Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.backlog.take_more(batch);
+        self.waiting_writes.store(state.backlog.waiting(), Ordering::Relaxed);
     }
 
-    /// The oldest writes of a batch are done with, one way or another: what waited for them may
-    /// be read. Returns whether more reads became ready than readers wait for them.
-    pub fn settle(&self, writes: usize, bytes: usize) -> bool {
-        let mut state = self.lock();
-        state.settled += u64::try_from(writes).expect("a batch is small");
-        state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
-        let settled = state.settled;
-        state.marks.sweep(settled);
-        let (ready, held) = mem::take(&mut state.held_reads)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(awaited, _)| *awaited <= settled);
-        state.held_reads = held;
-        let released = ready.len();
-        state.ready_reads.extend(ready.into_iter().map(|(_, read)| read));
+    /// Until when a lock may be waited for, for a call that was accepted then.
+    pub fn deadline(&self, called_at: Instant) -> Instant {
+        self.state.lock().backlog.deadline(called_at)
+    }
+
+    /// How many of these writes, from the first on, may wait no longer.
+    pub fn count_expired(&self, writes: &[PendingWrite]) -> usize {
+        self.state.lock().backlog.count_expired(writes, Instant::now())
+    }
+
+    /// The database did what it was asked, for a write that isn't done with yet.
+    pub fn note_success(&self) {
+        self.state.lock().backlog.note_success(Instant::now());
+    }
+
+    /// These writes are done with, one way or another: what waited for them may be read. Returns
+    /// whether more reads became ready than readers wait for them.
+    pub fn settle(&self, writes: &mut [PendingWrite], is_success: bool) -> bool {
+        let mut state = self.state.lock();
+        if is_success {
+            state.backlog.note_success(Instant::now());
+        }
+        let ready = state.backlog.settle(writes);
         if state.flushing > 0 {
             self.writes_settled.notify_all();
         }
-        let is_short_of_readers = released > 0 && state.ready_reads.len() > state.parked_readers;
-        self.publish_reads(state, released);
-        is_short_of_readers
+        if ready.is_empty() {
+            return false;
+        }
+        self.publish(state, ready.into_iter().map(Job::Answer))
     }
 
-    /// Waits for a read; `None` when the store is closing.
-    pub fn next_read(&self) -> Option<Read> {
-        spin_until(|| self.waiting_reads.load(Ordering::Relaxed) > 0);
-        let mut state = self.lock();
+    /// Waits for a job; `None` when the store is closing.
+    pub fn next_job(&self) -> Option<Job> {
+        spin_until(|| self.waiting_jobs.load(Ordering::Relaxed) > 0);
+        let mut state = self.state.lock();
         loop {
-            if let Some(read) = state.ready_reads.pop_front() {
-                self.waiting_reads.store(state.ready_reads.len(), Ordering::Relaxed);
-                return Some(read);
+            if let Some(job) = state.take_job() {
+                self.waiting_jobs.store(state.jobs.len(), Ordering::Relaxed);
+                return Some(job);
             }
-            if state.is_closing {
+            if state.backlog.is_closing() {
                 return None;
             }
             state.parked_readers += 1;
-            state = self.read_arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.job_arrived.wait(&mut state);
             state.parked_readers -= 1;
         }
+    }
+
+    /// The scan that a reader took is answered. It looks for its next job itself.
+    pub fn end_scan(&self) {
+        self.state.lock().is_scanning = false;
     }
 
     /// Blocks until every write accepted so far is settled. From the first flush on, locks are
     /// waited for no longer than one write may wait.
     pub fn flush(&self) {
-        let mut state = self.lock();
-        state.last_deadline.get_or_insert(Instant::now() + self.busy_timeout);
-        let awaited = state.accepted;
+        let mut state = self.state.lock();
+        let deadline = Instant::now() + state.backlog.timeout();
+        let awaited = state.backlog.begin_flush(deadline);
+        self.write_arrived.notify_all();
         state.flushing += 1;
-        while state.settled < awaited {
-            state = self.writes_settled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while !state.backlog.is_settled_up_to(awaited) {
+            self.writes_settled.wait(&mut state);
         }
         state.flushing -= 1;
     }
 
     /// Accepts nothing from here on, and hands back the reads that no reader has begun.
     pub fn close(&self) -> Vec<Ticket> {
-        let mut state = self.lock();
-        state.is_closing = true;
-        let held = mem::take(&mut state.held_reads).into_iter().map(|(_, read)| read);
-        let ready = mem::take(&mut state.ready_reads);
-        self.waiting_reads.store(0, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let mut tickets = state.backlog.close();
+        self.is_closing.store(true, Ordering::Relaxed);
+        tickets.extend(answers(mem::take(&mut state.jobs)));
+        self.waiting_jobs.store(0, Ordering::Relaxed);
         drop(state);
         self.write_arrived.notify_all();
-        self.read_arrived.notify_all();
-        held.chain(ready).filter_map(|read| read.ticket).collect()
+        self.job_arrived.notify_all();
+        tickets
     }
 
     /// Whether calls are still accepted.
     pub fn check_open(&self) -> Result<(), StoreError> {
-        if self.lock().is_closing { Err(StoreError::Closed) } else { Ok(()) }
+        self.state.lock().backlog.check_open()
+    }
+
+    /// Whether the store is closing, for those who ask often.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Whether what takes long should come to its end.
+    pub fn is_ending(&self) -> bool {
+        self.state.lock().backlog.is_ending()
+    }
+
+    /// How many writes aren't settled, and how many bytes they are.
+    pub fn queued(&self) -> (usize, usize) {
+        self.state.lock().backlog.queued()
     }
 
     /// Takes the reads that no reader has begun, for want of a reader.
     pub fn take_ready_reads(&self) -> Vec<Ticket> {
-        let reads = mem::take(&mut self.lock().ready_reads);
-        self.waiting_reads.store(0, Ordering::Relaxed);
-        reads.into_iter().filter_map(|read| read.ticket).collect()
+        let jobs = mem::take(&mut self.state.lock().jobs);
+        self.waiting_jobs.store(0, Ordering::Relaxed);
+        answers(jobs).collect()
     }
 
-    fn publish_reads(&self, state: MutexGuard<'_, State>, count: usize) {
-        self.waiting_reads.store(state.ready_reads.len(), Ordering::Relaxed);
+    /// Puts jobs up. Returns whether more are up than readers wait for them.
+    fn publish(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        jobs: impl IntoIterator<Item = Job>,
+    ) -> bool {
+        let before = state.jobs.len();
+        state.jobs.extend(jobs);
+        let count = state.jobs.len() - before;
+        let is_short_of_readers = count > 0 && state.jobs.len() > state.parked_readers;
+        self.waiting_jobs.store(state.jobs.len(), Ordering::Relaxed);
         let to_wake = count.min(state.parked_readers);
         drop(state);
         for _ in 0..to_wake {
-            self.read_arrived.notify_one();
+            self.job_arrived.notify_one();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        is_short_of_readers
     }
 }
 
-impl Marks {
-    fn set(&mut self, row: &Row, number: u64) {
-        match row {
-            Row::Event(event) => mark(&mut self.events_of, &event.session_id, number),
-            Row::Session(session) => {
-                mark(&mut self.session, &session.id, number);
-                self.any_session = number;
-            }
-        }
+impl State {
+    fn take_job(&mut self) -> Option<Job> {
+        let may_begin = |job: &Job| !(self.is_scanning && job.is_scan());
+        let place = self.jobs.iter().position(may_begin)?;
+        let job = self.jobs.remove(place)?;
+        self.is_scanning |= job.is_scan();
+        Some(job)
     }
 
-    fn of(&self, query: &Query) -> u64 {
-        match query {
-            Query::Session { id } => self.session.get(id).copied().unwrap_or_default(),
-            Query::Sessions { .. } => self.any_session,
-            Query::Events(EventsQuery { session_id, .. })
-            | Query::Replay(ReplayQuery { session_id, .. }) => {
-                self.events_of.get(session_id).copied().unwrap_or_default()
-            }
-        }
-    }
-
-    fn sweep(&mut self, settled: u64) {
-        for marks in [&mut self.events_of, &mut self.session] {
-            if marks.len() > MAX_SETTLED_MARKS {
-                marks.retain(|_, number| *number > settled);
-            }
-        }
+    /// Whether somebody waits for the end of all, and what isn't done yet is what takes long.
+    fn is_something_long_awaited(&self) -> bool {
+        let backlog = &self.backlog;
+        backlog.is_ending() && backlog.waiting() == 0 && !backlog.is_settled_whole()
     }
 }
 
-/// Most calls are of a session that is known already, and cost no allocation.
-fn mark(marks: &mut HashMap<String, u64>, key: &str, number: u64) {
-    match marks.get_mut(key) {
-        Some(mark) => *mark = number,
-        None => {
-            marks.insert(key.to_owned(), number);
-        }
-    }
-}
-
-/// Moves what fits into the batch. A write that is larger than a batch may be goes alone.
-fn fill_batch(batch: &mut Vec<Write>, writes: &mut VecDeque<Write>) {
-    let room = MAX_BATCH_WRITES.saturating_sub(batch.len());
-    let mut bytes: usize = batch.iter().map(|write| write.bytes).sum();
-    let count = writes
-        .iter()
-        .take(room)
-        .take_while(|write| {
-            let is_first = bytes == 0;
-            bytes = bytes.saturating_add(write.bytes);
-            is_first || bytes <= MAX_BATCH_BYTES
-        })
-        .count();
-    batch.extend(writes.drain(..count));
+/// The calls among the jobs.
+fn answers(jobs: VecDeque<Job>) -> impl Iterator<Item = Ticket> {
+    jobs.into_iter().filter_map(|job| match job {
+        Job::Answer(read) => Some(read.ticket),
+        Job::ReadAhead(_) => None,
+    })
 }
 
 fn spin_until(is_ready: impl Fn() -> bool) {
@@ -363,163 +343,5 @@ fn spin_until(is_ready: impl Fn() -> bool) {
         for _ in 0..LOOKS_PER_CLOCK_READING {
             std::hint::spin_loop();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{PageRequest, SessionEvent, SessionRecord};
-
-    fn queue() -> Queue {
-        Queue::new(10_000, Duration::ZERO)
-    }
-
-    fn event(session: &str, payload_bytes: usize) -> Row {
-        Row::Event(SessionEvent {
-            session_id: session.to_owned(),
-            payload: "x".repeat(payload_bytes),
-            ..SessionEvent::default()
-        })
-    }
-
-    fn session(id: &str) -> Row {
-        Row::Session(SessionRecord { id: id.to_owned(), ..SessionRecord::default() })
-    }
-
-    fn page() -> PageRequest {
-        PageRequest { limit: 1, cursor: None }
-    }
-
-    fn events_of(session: &str) -> Read {
-        let query = Query::Events(EventsQuery { session_id: session.to_owned(), page: page() });
-        Read { ticket: Some(Ticket(100)), query }
-    }
-
-    fn batch(queue: &Queue) -> Vec<Write> {
-        match queue.next_work(None) {
-            Work::Batch(batch) => batch,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn settle(queue: &Queue, batch: &[Write]) {
-        queue.settle(batch.len(), batch.iter().map(|write| write.bytes).sum());
-    }
-
-    fn ready(queue: &Queue) -> usize {
-        queue.lock().ready_reads.len()
-    }
-
-    #[test]
-    fn all_that_waits_is_one_batch_in_order() {
-        let queue = queue();
-        for number in 0..5 {
-            queue.push_write(Ticket(number), event("s", 1)).unwrap();
-        }
-        let tickets: Vec<_> = batch(&queue).iter().map(|write| write.ticket.0).collect();
-        assert_eq!(tickets, [0, 1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn a_batch_is_bounded_in_rows_and_in_bytes() {
-        let queue = Queue::new(usize::MAX, Duration::ZERO);
-        for number in 0..MAX_BATCH_WRITES + 1 {
-            queue.push_write(Ticket(number), event("s", 1)).unwrap();
-        }
-        assert_eq!(batch(&queue).len(), MAX_BATCH_WRITES);
-        assert_eq!(batch(&queue).len(), 1);
-        for number in 0..3 {
-            queue.push_write(Ticket(number), event("s", MAX_BATCH_BYTES)).unwrap();
-            queue.push_write(Ticket(number), event("s", 1)).unwrap();
-        }
-        for _ in 0..6 {
-            assert_eq!(batch(&queue).len(), 1, "a large write goes alone");
-        }
-    }
-
-    #[test]
-    fn what_arrives_before_the_commit_joins_the_batch_within_its_bounds() {
-        let queue = Queue::new(usize::MAX, Duration::ZERO);
-        queue.push_write(Ticket(0), event("s", 1)).unwrap();
-        let mut taken = batch(&queue);
-        queue.push_write(Ticket(1), event("s", 1)).unwrap();
-        queue.push_write(Ticket(2), event("s", MAX_BATCH_BYTES)).unwrap();
-        queue.take_more(&mut taken);
-        queue.take_more(&mut taken);
-        let tickets: Vec<_> = taken.iter().map(|write| write.ticket.0).collect();
-        assert_eq!(tickets, [0, 1]);
-    }
-
-    #[test]
-    fn a_read_waits_for_the_writes_of_its_session_only() {
-        let queue = queue();
-        queue.push_write(Ticket(0), event("a", 1)).unwrap();
-        queue.push_read(events_of("b")).unwrap();
-        assert_eq!(ready(&queue), 1);
-        queue.push_read(events_of("a")).unwrap();
-        assert_eq!(ready(&queue), 1);
-        let written = batch(&queue);
-        queue.push_write(Ticket(1), event("a", 1)).unwrap();
-        settle(&queue, &written);
-        assert_eq!(ready(&queue), 2, "later writes don't hold it back");
-    }
-
-    #[test]
-    fn lists_of_sessions_wait_for_sessions_not_for_events() {
-        let queue = queue();
-        let sessions = || Read { ticket: Some(Ticket(9)), query: Query::Sessions { page: page() } };
-        queue.push_write(Ticket(0), event("a", 1)).unwrap();
-        queue.push_read(sessions()).unwrap();
-        assert_eq!(ready(&queue), 1);
-        queue.push_write(Ticket(1), session("a")).unwrap();
-        let of = |id: &str| Query::Session { id: id.to_owned() };
-        assert!(queue.must_wait(&of("a")).unwrap());
-        assert!(!queue.must_wait(&of("b")).unwrap());
-        queue.push_read(sessions()).unwrap();
-        assert_eq!(ready(&queue), 1);
-        let written = batch(&queue);
-        settle(&queue, &written);
-        assert_eq!(ready(&queue), 2);
-        assert!(!queue.must_wait(&of("a")).unwrap());
-    }
-
-    #[test]
-    fn the_ceiling_spares_the_only_write_and_falls_when_writes_settle() {
-        let queue = queue();
-        queue.push_write(Ticket(0), event("a", 50_000)).unwrap();
-        let refused = queue.push_write(Ticket(1), event("a", 1));
-        assert_eq!(refused, Err(StoreError::Overloaded { max_queued_bytes: 10_000 }));
-        let written = batch(&queue);
-        assert!(queue.push_write(Ticket(1), event("a", 1)).is_err(), "taken is not settled");
-        settle(&queue, &written);
-        queue.push_write(Ticket(1), event("a", 1)).unwrap();
-    }
-
-    #[test]
-    fn closing_hands_back_reads_and_keeps_writes() {
-        let queue = queue();
-        queue.push_write(Ticket(0), event("a", 1)).unwrap();
-        queue.push_read(events_of("a")).unwrap();
-        queue.push_read(events_of("b")).unwrap();
-        assert_eq!(queue.close().len(), 2);
-        assert_eq!(queue.push_write(Ticket(1), event("a", 1)), Err(StoreError::Closed));
-        assert!(queue.push_read(events_of("a")).is_err());
-        assert_eq!(batch(&queue).len(), 1);
-        assert!(matches!(queue.next_work(None), Work::End));
-        assert!(queue.next_read().is_none());
-    }
-
-    #[test]
-    fn marks_of_settled_writes_are_swept_out() {
-        let queue = Queue::new(usize::MAX, Duration::ZERO);
-        for number in 0..=MAX_SETTLED_MARKS {
-            queue.push_write(Ticket(number), event(&number.to_string(), 1)).unwrap();
-        }
-        while queue.lock().settled <= MAX_SETTLED_MARKS as u64 {
-            let written = batch(&queue);
-            settle(&queue, &written);
-        }
-        assert!(queue.lock().marks.events_of.len() < MAX_SETTLED_MARKS);
     }
 }

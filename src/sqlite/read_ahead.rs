@@ -5,11 +5,9 @@
 //! SQLite counts the commits that a connection didn't make itself; the connection that counts
 //! for us makes none.
 
-use std::sync::{Mutex, MutexGuard};
-
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::lock::lock;
 use crate::model::{Page, PageRequest};
 use crate::store::EventsQuery;
 
@@ -40,28 +38,24 @@ pub fn next_query(asked: &EventsQuery, page: &Page) -> Option<EventsQuery> {
     let is_scan = asked.page.cursor.is_some();
     let is_small = page.arrays.iter().map(String::len).sum::<usize>() <= MAX_KEPT_BYTES;
     let cursor = page.next_cursor.clone().filter(|_| is_scan && is_small)?;
-    let page = PageRequest { limit: asked.page.limit, cursor: Some(cursor) };
-    Some(EventsQuery { session_id: asked.session_id.clone(), page })
+    let page = PageRequest { cursor: Some(cursor), ..asked.page };
+    Some(EventsQuery { page, ..asked.clone() })
 }
 
 impl ReadAhead {
     /// Keeps a page that was read after the database was at `version`.
     pub fn keep(&self, query: EventsQuery, version: i64, page: Page) {
-        *self.lock() = Some(Kept { query, version, page });
+        *self.kept.lock() = Some(Kept { query, version, page });
     }
 
     /// Whether this is the page that is kept.
     pub fn has(&self, query: &EventsQuery) -> bool {
-        self.lock().as_ref().is_some_and(|kept| kept.query == *query)
+        self.kept.lock().as_ref().is_some_and(|kept| kept.query == *query)
     }
 
     /// The page, if it is kept and the database is still at the version it was read at.
     pub fn take(&self, query: &EventsQuery, version: i64) -> Option<Page> {
-        let kept = self.lock().take()?;
+        let kept = self.kept.lock().take()?;
         (kept.version == version && kept.query == *query).then_some(kept.page)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
-        lock(&self.kept)
     }
 }

@@ -2,24 +2,30 @@
 //! their own, made when they are first needed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::error::StoreError;
-use crate::lock::lock;
+use crate::error::{LockTimeout, StoreError};
 use crate::model::Page;
-use crate::store::{Completion, Completions, EventsQuery, OperationResult, Outcome, Query, Ticket};
+use crate::store::{
+    Completion, Completions, EventsQuery, OperationResult, Outcome, Query, Read, Ticket,
+};
 
 use super::connection::Location;
-use super::queries::ReadStatements;
-use super::queue::{Queue, Read};
+use super::failure;
+use super::queue::{Job, Queue};
 use super::read_ahead::{self, ReadAhead};
+use super::statements::{self, Statements};
 
-/// So that one huge page doesn't hold up every small one.
+/// So that one huge page doesn't hold up every small one. Of scans there is one at a time.
 const MAX_READERS: usize = 2;
+
+/// A scan looks whether it should end after so many steps of SQLite's machine, about a millisecond.
+const STEPS_BETWEEN_LOOKS: i32 = 20_000;
 
 /// The connection that JavaScript's thread reads single rows on; `None` where that may wait.
 pub type InlineReads = Mutex<Option<Connection>>;
@@ -28,7 +34,7 @@ pub type InlineReads = Mutex<Option<Connection>>;
 pub struct Readers {
     location: Location,
     busy_timeout: Duration,
-    statements: Arc<ReadStatements>,
+    statements: Arc<Statements>,
     queue: Arc<Queue>,
     completions: Arc<dyn Completions>,
     inline_reads: Arc<InlineReads>,
@@ -40,7 +46,7 @@ impl Readers {
     pub fn new(
         location: Location,
         busy_timeout: Duration,
-        statements: Arc<ReadStatements>,
+        statements: Arc<Statements>,
         queue: Arc<Queue>,
         completions: Arc<dyn Completions>,
         inline_reads: Arc<InlineReads>,
@@ -65,20 +71,19 @@ impl Readers {
         }
         let page = self.ahead.take(asked, self.version()?)?;
         if let Some(next) = read_ahead::next_query(asked, &page) {
-            // Nobody waits for it: a closing store may refuse it.
-            let _ = self.queue.push_read(Read { ticket: None, query: Query::Events(next) });
+            self.queue.push_read_ahead(next);
         }
         Some(page)
     }
 
     fn version(&self) -> Option<i64> {
-        let connection = lock(&self.inline_reads);
+        let connection = self.inline_reads.lock();
         read_ahead::version(connection.as_ref()?).ok()
     }
 
     /// Starts one more reader, unless there are enough.
     pub fn add_one(self: &Arc<Self>) {
-        let mut threads = lock(&self.threads);
+        let mut threads = self.threads.lock();
         if threads.len() == MAX_READERS {
             return;
         }
@@ -99,7 +104,7 @@ impl Readers {
 
     /// Waits for the reads under way; the queue must be closed.
     pub fn join(&self) {
-        let threads = std::mem::take(&mut *lock(&self.threads));
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // Panics are caught and delivered inside.
             let _ = thread.join();
@@ -108,10 +113,17 @@ impl Readers {
 
     fn run(&self) {
         let mut connection = None;
-        while let Some(Read { ticket, query }) = self.queue.next_read() {
-            let next = match ticket {
-                Some(ticket) => self.answer(&mut connection, ticket, query),
-                None => Some(query),
+        while let Some(job) = self.queue.next_job() {
+            let next = match job {
+                Job::Answer(Read { ticket, query, .. }) => {
+                    let is_scan = query.is_scan();
+                    let next = self.answer(&mut connection, ticket, query);
+                    if is_scan {
+                        self.queue.end_scan();
+                    }
+                    next
+                }
+                Job::ReadAhead(query) => Some(query),
             };
             if let Some(query) = next.filter(|_| self.queue.has_no_reads()) {
                 self.read_ahead(&mut connection, query);
@@ -125,22 +137,24 @@ impl Readers {
         connection: &mut Option<Connection>,
         ticket: Ticket,
         query: Query,
-    ) -> Option<Query> {
+    ) -> Option<EventsQuery> {
         let result = catch_unwind(AssertUnwindSafe(|| self.read(connection, &query)))
-            .unwrap_or(Err(StoreError::Internal { reason: "a reader panicked" }));
+            .unwrap_or(Err(StoreError::Internal { reason: "a reader panicked" }))
+            .map_err(|error| error.after(LockTimeout::BusyTimeout(self.busy_timeout)));
         let next = match (&query, &result) {
             (Query::Events(asked), Ok(Outcome::Page(page))) => read_ahead::next_query(asked, page),
             _ => None,
         };
         self.completions.deliver(vec![Completion { ticket, result }]);
-        next.map(Query::Events)
+        next
     }
 
-    fn read_ahead(&self, connection: &mut Option<Connection>, query: Query) {
+    fn read_ahead(&self, connection: &mut Option<Connection>, asked: EventsQuery) {
         // First the version, then the page: what is committed between them spoils it.
         let Some(version) = self.version() else { return };
+        let query = Query::Events(asked.clone());
         let result = catch_unwind(AssertUnwindSafe(|| self.read(connection, &query)));
-        if let (Query::Events(asked), Ok(Ok(Outcome::Page(page)))) = (query, result) {
+        if let Ok(Ok(Outcome::Page(page))) = result {
             self.ahead.keep(asked, version, page);
         }
     }
@@ -149,35 +163,59 @@ impl Readers {
         if connection.is_none() {
             *connection = Some(self.location.open_read_only(self.busy_timeout)?);
         }
-        let connection = connection.as_ref().expect("opened above");
-        let result = answer(connection, &self.statements, query);
-        self.location.check_is_in_place()?;
+        let connection = connection.as_mut().expect("opened above");
+        let mut result = match query.is_scan() || query.is_filtered() {
+            true => self.scan(connection, query),
+            false => answer(connection, &self.statements, query),
+        };
+        if let Ok(Outcome::Stats(amount)) = &mut result {
+            amount.wal_bytes = self.location.file.wal_bytes();
+        }
+        self.location.file.verify()?;
         result
+    }
+
+    /// What may take as long as tables are large ends when the store closes.
+    fn scan(&self, connection: &mut Connection, query: &Query) -> OperationResult {
+        let queue = Arc::clone(&self.queue);
+        let watched = connection
+            .progress_handler(STEPS_BETWEEN_LOOKS, Some(move || queue.is_closing()))
+            .map_err(failure::store_error);
+        let result = watched.and_then(|()| answer(connection, &self.statements, query));
+        connection.progress_handler(0, None::<fn() -> bool>).map_err(failure::store_error)?;
+        result.map_err(|error| if self.queue.is_closing() { StoreError::Closed } else { error })
     }
 
     /// The system gives us no thread: nobody will ever take what waits.
     fn fail_waiting(&self) {
         for ticket in self.queue.take_ready_reads() {
-            let result = Err(StoreError::Internal { reason: "the system refused a thread" });
+            let result = Err(StoreError::NO_THREAD);
             self.completions.deliver(vec![Completion { ticket, result }]);
         }
     }
 }
 
 /// Reads what is wanted.
-pub fn answer(
-    connection: &Connection,
-    statements: &ReadStatements,
-    query: &Query,
-) -> OperationResult {
+pub fn answer(connection: &Connection, statements: &Statements, query: &Query) -> OperationResult {
     match query {
         Query::Session { id } => statements.get_session(connection, id).map(Outcome::Session),
-        Query::Sessions { page } => statements.list_sessions(connection, page).map(Outcome::Page),
-        Query::Events(EventsQuery { session_id, page }) => {
-            statements.list_events(connection, session_id, page).map(Outcome::Page)
-        }
+        Query::Sessions(asked) => statements.list_sessions(connection, asked).map(Outcome::Page),
+        Query::Events(asked) => statements.list_events(connection, asked).map(Outcome::Page),
         Query::Replay(asked) => statements
             .replay(connection, &asked.session_id, &asked.options)
             .map(|window| asked.answer(window)),
+        Query::CountSessions(filter) => {
+            statements.count_sessions(connection, filter).map(Outcome::Count)
+        }
+        Query::CountEvents { session_id, filter } => {
+            statements::count_events(connection, session_id.as_deref(), filter).map(Outcome::Count)
+        }
+        Query::SessionsWithoutRecord { after, limit } => {
+            statements::sessions_without_record(connection, after.as_deref(), *limit)
+                .map(Outcome::Page)
+        }
+        Query::Stats { largest } => {
+            statements::stored_amount(connection, *largest).map(Outcome::Stats)
+        }
     }
 }

@@ -5,39 +5,11 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::columns::{ColumnSpec, EVENT_INDEX, EVENTS, EXTRA, ID, Kind, SESSIONS};
 use crate::error::StoreError;
-use crate::layout::{
-    Column, EVENT_COLUMNS, EVENT_INDEX_COLUMN, EXTRA_COLUMN, Layout, NEWER_SESSION_COLUMNS, Table,
-};
+use crate::layout::{Column, Layout, Table};
 
 use super::failure;
-
-/// The types of the columns that older layouts lack.
-const NEWER_COLUMN_TYPE: &str = "TEXT";
-
-const CREATE_SESSIONS: &str = "CREATE TABLE sessions (
-  id TEXT PRIMARY KEY,
-  agent TEXT NOT NULL,
-  agent_session_id TEXT NOT NULL,
-  last_connection_id TEXT NOT NULL,
-  created_at INTEGER NOT NULL,
-  destroyed_at INTEGER,
-  sandbox_id TEXT,
-  session_init_json TEXT,
-  config_options_json TEXT,
-  modes_json TEXT,
-  extra_json TEXT
-)";
-
-const EVENT_DEFINITIONS: &str = "
-  id TEXT PRIMARY KEY,
-  event_index INTEGER NOT NULL,
-  session_id TEXT NOT NULL,
-  created_at INTEGER NOT NULL,
-  connection_id TEXT NOT NULL,
-  sender TEXT NOT NULL,
-  payload_json TEXT NOT NULL,
-  extra_json TEXT";
 
 /// The first is the TypeScript drivers' own.
 const CREATE_INDEXES: [(&str, &str); 2] = [
@@ -137,44 +109,71 @@ fn refuse_generated_columns(layout: &Layout, filename: &str) -> Result<(), Store
     let generated =
         old_events.and_then(|events| events.columns.iter().find(|column| column.is_generated));
     match generated {
-        Some(Column { name, .. }) => Err(StoreError::CannotOpen {
-            database: filename.to_owned(),
-            reason: format!(
-                "its table \"events\" is of an old layout, and has a generated column \"{name}\" that an upgrade would lose; drop that column first"
+        Some(Column { name, .. }) => Err(StoreError::cannot_open(
+            filename,
+            format!(
+                "its table \"events\" is of an old layout, and has a generated column \
+                 \"{name}\" that an upgrade would lose; drop that column first"
             ),
-            database_code: None,
-        }),
+        )),
         None => Ok(()),
     }
 }
 
 fn apply(connection: &Connection, layout: &Layout) -> rusqlite::Result<()> {
     match &layout.sessions {
-        None => connection.execute_batch(CREATE_SESSIONS)?,
-        Some(sessions) => {
-            for name in NEWER_SESSION_COLUMNS.into_iter().filter(|name| !sessions.has(name)) {
-                connection.execute_batch(&format!(
-                    "ALTER TABLE sessions ADD COLUMN {name} {NEWER_COLUMN_TYPE}"
-                ))?;
-            }
-        }
+        None => create_table(connection, "sessions", &SESSIONS)?,
+        Some(sessions) => add_missing(connection, "sessions", &SESSIONS, sessions)?,
     }
     match &layout.events {
-        None => {
-            connection.execute_batch(&format!("CREATE TABLE events ({EVENT_DEFINITIONS}\n)"))?
-        }
+        None => create_table(connection, "events", &EVENTS)?,
         Some(events) if events.is_outdated() => rebuild_events(connection, events)?,
-        Some(events) if !events.has(EXTRA_COLUMN) => {
-            connection.execute_batch(&format!(
-                "ALTER TABLE events ADD COLUMN {EXTRA_COLUMN} {NEWER_COLUMN_TYPE}"
-            ))?;
-        }
-        Some(_) => {}
+        Some(events) => add_missing(connection, "events", &EVENTS, events)?,
     }
     for (_, sql) in CREATE_INDEXES {
         connection.execute_batch(sql)?;
     }
     Ok(())
+}
+
+fn create_table(
+    connection: &Connection,
+    table: &str,
+    columns: &[ColumnSpec],
+) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("CREATE TABLE {table} ({}\n)", definitions(columns)))
+}
+
+fn add_missing(
+    connection: &Connection,
+    table: &str,
+    columns: &[ColumnSpec],
+    found: &Table,
+) -> rusqlite::Result<()> {
+    for column in found.lacking(columns) {
+        let (name, kind) = (column.name, declared_type(column.kind));
+        connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
+    }
+    Ok(())
+}
+
+fn definitions(columns: &[ColumnSpec]) -> String {
+    let definition = |column: &ColumnSpec| {
+        let constraint = match column {
+            ColumnSpec { name: ID, .. } => " PRIMARY KEY",
+            ColumnSpec { is_required: true, .. } => " NOT NULL",
+            ColumnSpec { .. } => "",
+        };
+        format!("\n  {} {}{constraint}", column.name, declared_type(column.kind))
+    };
+    columns.iter().map(definition).collect::<Vec<_>>().join(",")
+}
+
+fn declared_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text | Kind::Json => "TEXT",
+        Kind::Integer => "INTEGER",
+    }
 }
 
 /// Copies the events into a table of the current layout: ids become text, an event without an
@@ -185,22 +184,18 @@ fn rebuild_events(connection: &Connection, events: &Table) -> rusqlite::Result<(
     let others: Vec<&Column> = events
         .columns
         .iter()
-        .filter(|column| {
-            !EVENT_COLUMNS.contains(&column.name.as_str())
-                && column.name != EVENT_INDEX_COLUMN
-                && column.name != EXTRA_COLUMN
-        })
+        .filter(|column| EVENTS.iter().all(|ours| ours.name != column.name))
         .collect();
-    let mut definitions = String::new();
+    let mut definitions = definitions(&EVENTS);
     let mut copied = String::new();
     for column in others {
         definitions.push_str(&definition(column));
         copied.push_str(&format!(", {}", quoted(&column.name)));
     }
-    let index = if events.has(EVENT_INDEX_COLUMN) { "event_index" } else { "NULL" };
-    let extra = if events.has(EXTRA_COLUMN) { EXTRA_COLUMN } else { "NULL" };
+    let index = if events.has(EVENT_INDEX) { EVENT_INDEX } else { "NULL" };
+    let extra = if events.has(EXTRA) { EXTRA } else { "NULL" };
     connection.execute_batch(&format!(
-        "CREATE TABLE sandbox_agent_persist_events ({EVENT_DEFINITIONS}{definitions}\n);
+        "CREATE TABLE sandbox_agent_persist_events ({definitions}\n);
          INSERT INTO sandbox_agent_persist_events
            (id, event_index, session_id, created_at, connection_id, sender, payload_json, extra_json{copied})
          SELECT CAST(id AS TEXT),

@@ -1,25 +1,25 @@
 //! The handle of an open database: routes calls, and closes in order.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::error::{DatabaseCode, StoreError};
-use crate::lock::lock;
 use crate::store::{
-    self, Completions, Operation, OperationResult, Outcome, Query, Row, SessionStore, Ticket,
+    self, Completions, Metrics, MetricsSnapshot, Operation, OperationResult, Outcome, Query,
+    SessionStore, Ticket, Write,
 };
 
 use super::connection::{self, Access, Database, Location};
 use super::failure;
-use super::open_files::Claim;
 use super::options::SqliteOptions;
-use super::queries::ReadStatements;
-use super::queue::{Queue, Read};
+use super::queue::Queue;
 use super::reader::{self, InlineReads, Readers};
-use super::writer::{self, Writer};
+use super::statements::Statements;
+use super::writer::{self, Shared, Writer};
 
 /// Opens a store. Blocks while it looks at the file, creates or upgrades its tables, and for up
 /// to five seconds on somebody else's lock.
@@ -38,25 +38,31 @@ pub fn open(
 /// is answered at once, on the caller's thread.
 struct PrivateStore {
     connection: Mutex<Option<Connection>>,
-    statements: ReadStatements,
+    statements: Statements,
+    metrics: Metrics,
 }
 
 impl PrivateStore {
     fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
-        let Database { connection, layout, .. } = connection::open_private(options)?;
-        let statements = ReadStatements::new(layout.optional_columns());
-        Ok(Self { connection: Mutex::new(Some(connection)), statements })
+        let (connection, layout) = connection::open_private(options)?;
+        let statements = Statements::new(&layout);
+        let metrics = Metrics::default();
+        Ok(Self { connection: Mutex::new(Some(connection)), statements, metrics })
     }
 }
 
 impl SessionStore for PrivateStore {
     fn submit(&self, _ticket: Ticket, operation: Operation) -> Option<OperationResult> {
-        let connection = lock(&self.connection);
+        let connection = self.connection.lock();
         let Some(connection) = connection.as_ref() else { return Some(Err(StoreError::Closed)) };
         Some(match operation {
-            Operation::Write(row) => writer::store(connection, &row)
-                .map(|()| Outcome::Stored)
-                .map_err(failure::store_error),
+            Operation::Write(write) => {
+                let begun = Instant::now();
+                let applied = writer::apply(connection, &self.statements, &write);
+                self.metrics.note_commit(begun.elapsed());
+                self.metrics.note_stored(usize::from(applied.is_ok()));
+                applied.map(|(outcome, _)| outcome).map_err(failure::store_error)
+            }
             Operation::Read(query) => reader::answer(connection, &self.statements, &query),
         })
     }
@@ -66,7 +72,11 @@ impl SessionStore for PrivateStore {
     }
 
     fn close(&self) {
-        lock(&self.connection).take();
+        self.connection.lock().take();
+    }
+
+    fn metrics(&self) -> MetricsSnapshot {
+        self.metrics.snapshot()
     }
 }
 
@@ -76,7 +86,8 @@ struct FileStore {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     completions: Arc<dyn Completions>,
-    statements: Arc<ReadStatements>,
+    statements: Arc<Statements>,
+    metrics: Arc<Metrics>,
     is_read_only: bool,
     /// Of a store that doesn't write: while it has the file open, no other file gets its inode.
     first_connection: Mutex<Option<Connection>>,
@@ -84,7 +95,6 @@ struct FileStore {
     inline_reads: Arc<InlineReads>,
     writer: Mutex<Option<JoinHandle<Connection>>>,
     location: Location,
-    claim: Mutex<Option<Claim>>,
 }
 
 impl FileStore {
@@ -92,11 +102,11 @@ impl FileStore {
         options: &SqliteOptions,
         completions: Arc<dyn Completions>,
     ) -> Result<Self, StoreError> {
-        // The claim comes first, to be dropped after the connection if anything fails.
-        let Database { claim, connection, location, access, layout } =
-            connection::open_file(options)?;
+        // The claim comes first, to be given up after the connection is closed if anything fails.
+        let Database { location, connection, access, layout } = connection::open_file(options)?;
         let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
-        let statements = Arc::new(ReadStatements::new(layout.optional_columns()));
+        let statements = Arc::new(Statements::new(&layout));
+        let metrics = Arc::new(Metrics::default());
         let inline_reads = match access {
             Access::Wal => Some(location.open_read_only(Duration::ZERO)?),
             Access::RollbackJournal | Access::ReadOnly => None,
@@ -110,20 +120,23 @@ impl FileStore {
             Arc::clone(&completions),
             Arc::clone(&inline_reads),
         ));
-        if let Some(claim) = &claim {
-            claim.keep_in_place(location.files());
-        }
         let (first_connection, writer) = match access {
             Access::ReadOnly => (Some(connection), None),
             Access::Wal | Access::RollbackJournal => {
-                let (queue, readers) = (Arc::clone(&queue), Arc::clone(&readers));
-                let completions = Arc::clone(&completions);
-                let writer = Writer::new(connection, location.clone(), queue, readers, completions)
-                    .map_err(failure::store_error)?;
+                let shared = Shared {
+                    queue: Arc::clone(&queue),
+                    readers: Arc::clone(&readers),
+                    completions: Arc::clone(&completions),
+                    statements: Arc::clone(&statements),
+                    metrics: Arc::clone(&metrics),
+                    location: location.clone(),
+                    busy_timeout: options.busy_timeout,
+                };
+                let writer = Writer::new(connection, shared).map_err(failure::store_error)?;
                 let thread = std::thread::Builder::new()
                     .name("persist-writer".to_owned())
                     .spawn(move || writer.work())
-                    .map_err(|_| StoreError::Internal { reason: "the system refused a thread" })?;
+                    .map_err(|_| StoreError::NO_THREAD)?;
                 (None, Some(thread))
             }
         };
@@ -132,23 +145,23 @@ impl FileStore {
             readers,
             completions,
             statements,
+            metrics,
             is_read_only: access == Access::ReadOnly,
             first_connection: Mutex::new(first_connection),
             inline_reads,
             writer: Mutex::new(writer),
             location,
-            claim: Mutex::new(claim),
         })
     }
 
-    fn write(&self, ticket: Ticket, row: Row) -> Result<(), StoreError> {
+    fn write(&self, ticket: Ticket, write: Write) -> Result<(), StoreError> {
         if self.is_read_only {
             self.queue.check_open()?;
             return Err(StoreError::ReadOnly {
                 database_code: DatabaseCode::Sqlite("SQLITE_READONLY"),
             });
         }
-        self.queue.push_write(ticket, row)
+        self.queue.push_write(ticket, write)
     }
 
     fn read(&self, ticket: Ticket, query: Query) -> Option<OperationResult> {
@@ -157,7 +170,7 @@ impl FileStore {
             Ok(Some(outcome)) => return Some(Ok(outcome)),
             Err(error) => return Some(Err(error)),
         }
-        match self.queue.push_read(Read { ticket: Some(ticket), query }) {
+        match self.queue.push_read(ticket, query) {
             Err(error) => return Some(Err(error)),
             Ok(true) => self.readers.add_one(),
             Ok(false) => {}
@@ -172,13 +185,13 @@ impl FileStore {
         }
         match query {
             Query::Session { id } => {
-                let connection = lock(&self.inline_reads);
+                let connection = self.inline_reads.lock();
                 let Some(connection) = connection.as_ref() else { return Ok(None) };
                 let session = self.statements.get_session(connection, id)?;
                 Ok(Some(Outcome::Session(session)))
             }
             Query::Events(asked) => Ok(self.readers.take_ahead(asked).map(Outcome::Page)),
-            Query::Sessions { .. } | Query::Replay(_) => Ok(None),
+            _ => Ok(None),
         }
     }
 }
@@ -186,7 +199,7 @@ impl FileStore {
 impl SessionStore for FileStore {
     fn submit(&self, ticket: Ticket, operation: Operation) -> Option<OperationResult> {
         match operation {
-            Operation::Write(row) => self.write(ticket, row).err().map(Err),
+            Operation::Write(write) => self.write(ticket, write).err().map(Err),
             Operation::Read(query) => self.read(ticket, query),
         }
     }
@@ -198,19 +211,16 @@ impl SessionStore for FileStore {
 
     fn close(&self) {
         store::reject_as_closed(&*self.completions, self.queue.close());
-        let mut writer = lock(&self.writer);
-        let connection = writer.take().map(JoinHandle::join);
-        self.readers.join();
-        lock(&self.inline_reads).take();
-        let claim = lock(&self.claim).take();
-        if let Some(claim) = &claim {
-            claim.let_go_of_files();
-        }
+        let mut writer = self.writer.lock();
         // A panic of the writer has been delivered already.
-        if let Some(Ok(connection)) = connection {
-            self.location.close(connection);
-        }
-        lock(&self.first_connection).take();
-        drop(claim);
+        let written = writer.take().and_then(|thread| thread.join().ok());
+        self.readers.join();
+        self.inline_reads.lock().take();
+        let read = self.first_connection.lock().take();
+        self.location.file.close(written.or(read));
+    }
+    fn metrics(&self) -> MetricsSnapshot {
+        let (writes, bytes) = self.queue.queued();
+        self.metrics.snapshot().with_queue(writes, bytes)
     }
 }

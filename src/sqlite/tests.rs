@@ -1,53 +1,18 @@
 //! The store as a backend of its own, without JavaScript.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::error::StoreError;
-use crate::model::{PageRequest, SessionEvent, SessionRecord};
-use crate::store::{
-    Completion, Completions, EventsQuery, Operation, OperationResult, Outcome, Query, Row,
-    SessionStore, Ticket,
+use crate::store::testing::{
+    self, Collected, count, delete, event, get, insert, insert_all, list, list_sessions, update,
+    write,
 };
+use crate::store::{Completions, Operation, OperationResult, Outcome, SessionStore, Ticket};
 
 use super::{Durability, SqliteOptions, open};
-
-/// Collects what is delivered, and how many deliveries it took.
-#[derive(Default)]
-struct Collected {
-    batches: Mutex<Vec<Vec<Completion>>>,
-    arrived: Condvar,
-}
-
-impl Completions for Collected {
-    fn deliver(&self, batch: Vec<Completion>) {
-        self.batches.lock().unwrap().push(batch);
-        self.arrived.notify_all();
-    }
-
-    fn warn_of_dropped_fields(&self) {
-        panic!("a file always gets the column");
-    }
-}
-
-impl Collected {
-    /// Waits for the completion of a call and takes it.
-    fn take(&self, ticket: Ticket) -> OperationResult {
-        let mut batches = self.batches.lock().unwrap();
-        loop {
-            for batch in batches.iter_mut() {
-                if let Some(at) = batch.iter().position(|completion| completion.ticket == ticket) {
-                    return batch.remove(at).result;
-                }
-            }
-            let (next, wait) = self.arrived.wait_timeout(batches, Duration::from_secs(30)).unwrap();
-            assert!(!wait.timed_out(), "{ticket:?} was never settled");
-            batches = next;
-        }
-    }
-}
 
 struct Fixture {
     store: Arc<dyn SessionStore>,
@@ -80,8 +45,7 @@ fn options(filename: &str) -> SqliteOptions {
 
 impl Fixture {
     fn call(&self, operation: Operation) -> OperationResult {
-        let ticket = Ticket(usize::MAX);
-        self.store.submit(ticket, operation).unwrap_or_else(|| self.collected.take(ticket))
+        testing::call(&*self.store, &self.collected, operation)
     }
 
     fn page_text(&self, session_id: &str) -> String {
@@ -92,31 +56,6 @@ impl Fixture {
     }
 }
 
-fn insert(session_id: &str, index: i64) -> Operation {
-    Operation::Write(Row::Event(event(session_id, index)))
-}
-
-fn event(session_id: &str, index: i64) -> SessionEvent {
-    SessionEvent {
-        id: format!("{session_id}{index}"),
-        event_index: index,
-        session_id: session_id.to_owned(),
-        payload: "{}".to_owned(),
-        sender: "agent".to_owned(),
-        ..SessionEvent::default()
-    }
-}
-
-fn list(session_id: &str) -> Operation {
-    let page = PageRequest { limit: 1_000, cursor: None };
-    Operation::Read(Query::Events(EventsQuery { session_id: session_id.to_owned(), page }))
-}
-
-fn update(id: &str) -> Operation {
-    let session = SessionRecord { id: id.to_owned(), ..SessionRecord::default() };
-    Operation::Write(Row::Session(session))
-}
-
 #[test]
 fn writes_of_one_batch_are_delivered_at_once() {
     let fixture = fixture();
@@ -124,10 +63,9 @@ fn writes_of_one_batch_are_delivered_at_once() {
         assert_eq!(fixture.store.submit(Ticket(0), insert("s", index)), None);
     }
     fixture.store.close();
-    let batches = fixture.collected.batches.lock().unwrap();
-    let delivered: usize = batches.iter().map(Vec::len).sum();
-    assert_eq!(delivered, 500);
-    assert!(batches.len() < 250, "{} deliveries", batches.len());
+    let sizes = fixture.collected.sizes();
+    assert_eq!(sizes.iter().sum::<usize>(), 500);
+    assert!(sizes.len() < 250, "{} deliveries", sizes.len());
 }
 
 #[test]
@@ -142,10 +80,9 @@ fn a_list_sees_what_was_submitted_before_it() {
 #[test]
 fn a_session_is_read_at_once_unless_it_is_being_written() {
     let fixture = fixture();
-    let get = || Operation::Read(Query::Session { id: "s".to_owned() });
-    assert_eq!(fixture.store.submit(Ticket(1), get()), Some(Ok(Outcome::Session(None))));
-    fixture.store.submit(Ticket(2), update("s"));
-    assert!(matches!(fixture.call(get()), Ok(Outcome::Session(Some(_)))));
+    assert_eq!(fixture.store.submit(Ticket(1), get("s")), Some(Ok(Outcome::Session(None))));
+    fixture.store.submit(Ticket(2), update("s", "agent"));
+    assert!(matches!(fixture.call(get("s")), Ok(Outcome::Session(Some(_)))));
 }
 
 #[test]
@@ -155,9 +92,9 @@ fn a_write_that_the_tables_refuse_leaves_its_neighbours() {
         .unwrap()
         .execute_batch("CREATE UNIQUE INDEX one ON events(session_id, event_index)")
         .unwrap();
-    let other_id = SessionEvent { id: "other".to_owned(), ..event("s", 1) };
+    let other_id = event("other", "s", 1);
     fixture.store.submit(Ticket(1), insert("s", 1));
-    fixture.store.submit(Ticket(2), Operation::Write(Row::Event(other_id)));
+    fixture.store.submit(Ticket(2), write(other_id));
     fixture.store.submit(Ticket(3), insert("s", 2));
     assert_eq!(fixture.collected.take(Ticket(1)), Ok(Outcome::Stored));
     assert!(matches!(fixture.collected.take(Ticket(2)), Err(StoreError::Constraint { .. })));
@@ -174,6 +111,15 @@ fn a_locked_file_is_waited_for_as_long_as_it_may() {
     fixture.store.submit(Ticket(1), insert("s", 2));
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(fixture.collected.take(Ticket(1)), Ok(Outcome::Stored));
+}
+
+#[test]
+fn a_lock_that_outlasts_the_timeout_is_reported_with_its_value() {
+    let fixture = fixture();
+    let other = Connection::open(&fixture.filename).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let message = fixture.call(insert("s", 1)).unwrap_err().to_string();
+    assert!(message.contains("for longer than busyTimeoutMs (200) allows"), "{message}");
 }
 
 #[cfg(unix)]
@@ -213,7 +159,7 @@ fn close_settles_everything_and_may_be_called_by_many() {
             scope.spawn(|| fixture.store.close());
         }
     });
-    let settled: usize = fixture.collected.batches.lock().unwrap().iter().map(Vec::len).sum();
+    let settled: usize = fixture.collected.sizes().iter().sum();
     assert_eq!(settled, 200);
     assert_eq!(fixture.store.submit(Ticket(1), insert("s", 1)), Some(Err(StoreError::Closed)));
     assert_eq!(fixture.store.submit(Ticket(1), list("s")), Some(Err(StoreError::Closed)));
@@ -237,4 +183,59 @@ fn a_file_that_the_process_has_open_otherwise_is_refused() {
     second.close();
     let _other = std::fs::File::open(&filename).unwrap();
     assert!(matches!(open_it(), Err(StoreError::CannotOpen { .. })));
+}
+
+#[test]
+fn a_deletion_takes_what_was_called_before_it_and_leaves_what_was_called_after() {
+    let fixture = fixture();
+    testing::check_order_of_a_deletion(&*fixture.store, &fixture.collected);
+}
+
+#[test]
+fn a_session_of_many_events_is_deleted_while_others_write() {
+    let fixture = fixture();
+    testing::check_deletion_of_many_events(&*fixture.store, &fixture.collected);
+}
+
+#[test]
+fn closing_ends_a_long_deletion_which_can_be_done_again() {
+    let fixture = fixture();
+    for session in 0..20 {
+        let all = (0..10_000).map(|index| event(&format!("{session} {index}"), "s", index));
+        assert_eq!(fixture.call(insert_all(all.collect())), Ok(Outcome::Stored));
+    }
+    fixture.store.submit(Ticket(1), delete("s"));
+    fixture.store.submit(Ticket(2), insert("s", 1));
+    fixture.store.close();
+    assert_eq!(fixture.collected.take(Ticket(1)), Err(StoreError::Closed));
+    assert_eq!(fixture.collected.take(Ticket(2)), Ok(Outcome::Stored), "it waited its turn");
+    let again = Arc::new(Collected::default());
+    let completions = Arc::clone(&again) as Arc<dyn Completions>;
+    let store = open(&options(&fixture.filename), completions).unwrap();
+    assert_eq!(testing::call(&*store, &again, delete("s")), Ok(Outcome::Deleted(true)));
+    assert_eq!(testing::call(&*store, &again, count("s")), Ok(Outcome::Count(0)));
+    store.close();
+}
+
+#[test]
+fn events_in_one_call_are_stored_all_or_not_at_all() {
+    let fixture = fixture();
+    Connection::open(&fixture.filename)
+        .unwrap()
+        .execute_batch(
+            "CREATE TRIGGER five BEFORE INSERT ON events WHEN new.event_index = 5
+             BEGIN SELECT RAISE(ABORT, 'no fives'); END",
+        )
+        .unwrap();
+    testing::check_that_events_are_stored_whole(&*fixture.store, &fixture.collected);
+}
+
+#[test]
+fn lists_of_sessions_see_deletions_called_before() {
+    let fixture = fixture();
+    fixture.store.submit(Ticket(0), update("s", "agent"));
+    fixture.store.submit(Ticket(1), update("t", "agent"));
+    fixture.store.submit(Ticket(2), delete("s"));
+    let Ok(Outcome::Page(page)) = fixture.call(list_sessions()) else { panic!("no page") };
+    assert!(page.arrays[0].contains("\"t\"") && !page.arrays[0].contains("\"s\""));
 }

@@ -1,61 +1,90 @@
 //! The writer: owns the write connection, on a thread of its own.
 //!
 //! Group commit without a timer: whatever waits when the writer becomes free is one
-//! transaction. One session alone pays one commit, a hundred share one.
+//! transaction. One session alone pays one commit, a hundred share one. What takes long goes on in
+//! steps, one after each batch.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::error::StoreError;
-use crate::store::{Completion, Completions, Outcome, Row};
+use crate::error::{LockTimeout, StoreError};
+use crate::store::{
+    Batch, Completion, Completions, Metrics, OperationResult, Outcome, PendingWrite, Write,
+};
 
-use super::checkpointer::{self, Checkpointer};
+use super::checkpointer::Checkpointer;
 use super::connection::Location;
+use super::deletion::Deletion;
 use super::failure;
-use super::queries;
-use super::queue::{Queue, Work, Write};
+use super::queue::{Queue, Work};
 use super::reader::Readers;
+use super::statements::{self, Statements};
 
-/// The log is moved into the database from this size on: 16 MiB in pages of 4 KiB. From then on its
+/// The WAL is checkpointed from this size on: 16 MiB in pages of 4 KiB. From then on its
 /// blocks are written over and over, which a disk syncs faster than blocks it must add. Smaller
-/// logs move the pages that every batch touches too often.
+/// WALs checkpoint the pages that every batch touches too often.
 const CHECKPOINT_PAGES: u32 = 4_000;
-/// While others still read the log, it can't start over: how much more before the next try.
+/// While others still read the WAL, it can't start over: how much more before the next try.
 const RETRY_CHECKPOINT_PAGES: u32 = 1_000;
-/// With nothing to write for this long, the log is moved whatever its size.
+/// With nothing to write for this long, the WAL is checkpointed whatever its size.
 const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_millis(500);
 
 /// Between two tries to get a lock.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Between two steps of a deletion the lock is free for as long as a step takes, and at most this
+/// long. Other processes look for it ever less often while they wait, up to ten times a second: from
+/// a lock that is only free for moments they would be shut out until the deletion is done.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+/// To get the lock takes longer than this only if somebody has it.
+const LOCK_WAIT: Duration = Duration::from_millis(1);
+/// A transaction that has deleted this many rows takes no further write on.
+const MAX_ROWS_DELETED_IN_A_BATCH: usize = 10_000;
 
 /// The thread's own state.
 pub struct Writer {
     connection: Connection,
-    queue: Arc<Queue>,
-    readers: Arc<Readers>,
-    completions: Arc<dyn Completions>,
+    shared: Arc<Shared>,
     checkpointer: Checkpointer,
-    location: Location,
-    /// The size of the log after the last commit; none without a log.
+    /// What goes on in steps, the next first.
+    deletions: VecDeque<Deletion>,
+    /// Until when the lock is left to other processes.
+    rests_until: Instant,
+    /// The size of the WAL after the last commit; none without a WAL.
     wal_pages: Arc<AtomicU32>,
     last_wal_pages: u32,
     checkpoint_at_pages: u32,
-    is_log_untended: bool,
+    is_checkpoint_due: bool,
+}
+
+/// What the writer shares with the rest of its store.
+pub struct Shared {
+    pub queue: Arc<Queue>,
+    pub readers: Arc<Readers>,
+    pub completions: Arc<dyn Completions>,
+    pub statements: Arc<Statements>,
+    pub metrics: Arc<Metrics>,
+    /// Where the checkpointer finds the file.
+    pub location: Location,
+    /// How long a call may wait for a lock.
+    pub busy_timeout: Duration,
+}
+
+/// How far a write has come in a transaction.
+#[derive(Debug)]
+enum Progress {
+    Done(OperationResult),
+    /// It is begun, and goes on in steps.
+    Begun,
 }
 
 impl Writer {
-    /// Takes over the connection. `location` is where the checkpointer finds the file.
-    pub fn new(
-        mut connection: Connection,
-        location: Location,
-        queue: Arc<Queue>,
-        readers: Arc<Readers>,
-        completions: Arc<dyn Completions>,
-    ) -> rusqlite::Result<Self> {
+    /// Takes over the connection.
+    pub fn new(mut connection: Connection, shared: Shared) -> rusqlite::Result<Self> {
         let wal_pages = Arc::new(AtomicU32::new(0));
         let pages_after_commit = Arc::clone(&wal_pages);
         // Takes the place of SQLite's own checkpoint, inside a commit that somebody waits for.
@@ -65,142 +94,219 @@ impl Writer {
         }))?;
         Ok(Self {
             connection,
-            queue,
-            readers,
-            completions,
-            checkpointer: Checkpointer::new(location.clone()),
-            location,
+            checkpointer: Checkpointer::new(shared.location.clone()),
+            shared: Arc::new(shared),
+            deletions: VecDeque::new(),
+            rests_until: Instant::now(),
             wal_pages,
             last_wal_pages: 0,
             checkpoint_at_pages: CHECKPOINT_PAGES,
-            is_log_untended: false,
+            is_checkpoint_due: false,
         })
     }
 
     /// Writes until the queue ends. Returns the connection, for the store to close last.
     pub fn work(mut self) -> Connection {
         loop {
-            let idle_after = self.is_log_untended.then_some(IDLE_CHECKPOINT_AFTER);
-            match self.queue.next_work(idle_after) {
-                Work::Batch(batch) => {
-                    self.write(batch);
-                    self.tend_log();
-                }
-                Work::Idle => {
+            match self.shared.queue.next_work(self.idle_after()) {
+                Work::Batch(batch) => self.write(batch),
+                Work::Idle if self.deletions.is_empty() => {
                     self.checkpointer.request();
-                    self.is_log_untended = false;
+                    self.is_checkpoint_due = false;
+                    continue;
                 }
+                Work::Idle => {}
                 Work::End => break,
             }
+            self.step_deletion();
+            self.checkpoint_if_due();
         }
         self.checkpointer.stop();
         self.connection
     }
 
-    fn write(&mut self, mut batch: Vec<Write>) {
-        while !batch.is_empty() {
-            let results = catch_unwind(AssertUnwindSafe(|| self.commit_first(&mut batch)))
-                .unwrap_or_else(|_| {
-                    vec![Err(StoreError::Internal { reason: "the writer panicked" }); batch.len()]
-                });
-            let done: Vec<Write> = batch.drain(..results.len()).collect();
-            self.finish(&done, results);
+    /// How long to wait for work, where there is something else to do then.
+    fn idle_after(&self) -> Option<Duration> {
+        if self.deletions.is_empty() {
+            self.is_checkpoint_due.then_some(IDLE_CHECKPOINT_AFTER)
+        } else {
+            Some(self.rests_until.saturating_duration_since(Instant::now()))
         }
     }
 
-    /// The results of the batch's first writes. While somebody else holds the lock, those that may wait no
-    /// longer fail; they are the first, for deadlines follow the order of the calls.
-    fn commit_first(&self, batch: &mut Vec<Write>) -> Vec<WriteResult> {
+    fn is_resting(&self) -> bool {
+        Instant::now() < self.rests_until && !self.shared.queue.is_ending()
+    }
+
+    fn rest(&mut self, time: Duration) {
+        self.rests_until = Instant::now() + time.min(LONGEST_REST);
+    }
+
+    fn write(&mut self, mut batch: Batch) {
+        while !batch.writes.is_empty() {
+            let progress = catch_unwind(AssertUnwindSafe(|| self.commit_first(&mut batch)))
+                .unwrap_or_else(|_| batch.writes.iter().map(|_| panicked()).collect());
+            let mut done = Vec::with_capacity(progress.len());
+            for (pending, progress) in batch.writes.drain(..progress.len()).zip(progress) {
+                match progress {
+                    Progress::Done(result) => done.push((pending, result)),
+                    Progress::Begun => self.deletions.push_back(Deletion::new(pending)),
+                }
+            }
+            self.finish(done);
+        }
+    }
+
+    /// How far the batch's first writes have come. While somebody else holds the lock, those that
+    /// may wait no longer fail; they are the first, for deadlines follow the order of the calls.
+    fn commit_first(&self, batch: &mut Batch) -> Vec<Progress> {
         match self.commit(batch) {
-            Ok(results) => results,
+            Ok(progress) => progress,
             Err(error @ StoreError::Busy { .. }) => {
-                let now = Instant::now();
-                let expired = batch.iter().take_while(|write| write.deadline <= now).count();
+                let expired = self.shared.queue.count_expired(&batch.writes);
                 if expired == 0 {
                     // SQLite waits by itself, but for locks that it takes for a deadlock.
                     std::thread::sleep(BUSY_PAUSE);
                 }
-                vec![Err(error); expired]
+                (0..expired).map(|_| Progress::Done(Err(error.clone()))).collect()
             }
-            Err(error) if batch.len() == 1 => vec![Err(error)],
+            Err(error) if batch.writes.len() == 1 => vec![Progress::Done(Err(error))],
             // The reason may lie in one of them: a disk too full for the largest, say.
-            Err(_) => batch.iter().map(|write| self.commit_alone(write)).collect(),
+            Err(_) => batch.writes.iter().map(|pending| self.commit_alone(pending)).collect(),
         }
     }
 
-    fn commit_alone(&self, write: &Write) -> WriteResult {
-        self.transaction(write.deadline, || store_one(&self.connection, write)).flatten()
+    fn commit_alone(&self, pending: &PendingWrite) -> Progress {
+        let applied = self.transaction(pending.called_at, |transaction| {
+            apply_in_batch(transaction, &self.shared.statements, pending)
+        });
+        match applied {
+            Ok((progress, _)) => progress,
+            Err(error) => Progress::Done(Err(error)),
+        }
     }
 
     /// One transaction. A write that the tables refuse has its own error and leaves no trace; the
     /// others are stored. What arrives while the statements run joins in, as it costs no commit of
     /// its own then. An `Err` of the whole means that nothing is stored.
-    fn commit(&self, batch: &mut Vec<Write>) -> Result<Vec<WriteResult>, StoreError> {
-        let soonest = batch.first().map_or_else(Instant::now, |write| write.deadline);
-        self.transaction(soonest, || {
-            let mut results = Vec::with_capacity(batch.len());
-            while let Some(write) = batch.get(results.len()) {
-                results.push(store_one(&self.connection, write)?);
-                if results.len() == batch.len() {
-                    self.queue.take_more(batch);
+    fn commit(&self, batch: &mut Batch) -> Result<Vec<Progress>, StoreError> {
+        let Some(called_at) = batch.writes.first().map(|pending| pending.called_at) else {
+            return Ok(Vec::new());
+        };
+        self.transaction(called_at, |transaction| {
+            let mut progress = Vec::with_capacity(batch.writes.len());
+            let mut deleted_rows = 0;
+            while let Some(pending) = batch.writes.get(progress.len()) {
+                let (of_write, deleted) =
+                    apply_in_batch(transaction, &self.shared.statements, pending)?;
+                progress.push(of_write);
+                deleted_rows += deleted;
+                if deleted_rows >= MAX_ROWS_DELETED_IN_A_BATCH {
+                    break;
+                }
+                if progress.len() == batch.writes.len() {
+                    self.shared.queue.take_more(batch);
                 }
             }
-            Ok(results)
+            Ok(progress)
         })
     }
 
-    /// Runs statements in a transaction that waits for a lock until the deadline.
+    /// Runs statements in a transaction that waits for a lock as long as a call may that was
+    /// accepted then. Whatever ends it early, a panic too, rolls it back.
     fn transaction<T>(
         &self,
-        deadline: Instant,
-        statements: impl FnOnce() -> rusqlite::Result<T>,
+        called_at: Instant,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let patience = deadline.saturating_duration_since(Instant::now());
-        self.connection.busy_timeout(patience).map_err(failure::store_error)?;
-        let begun = self.run("BEGIN IMMEDIATE");
-        // Not before the lock is ours: meanwhile whoever had it may have replaced the file. And if it can't
-        // be had, this may be why.
-        let is_in_place = self.location.check_is_in_place();
-        let stored = is_in_place
-            .and(begun)
-            .and_then(|()| statements().map_err(failure::store_error))
-            .and_then(|result| self.run("COMMIT").map(|()| result));
-        if stored.is_err() && !self.connection.is_autocommit() {
-            self.run("ROLLBACK")?;
+        let begun_at = Instant::now();
+        let timeout = self.shared.queue.deadline(called_at).saturating_duration_since(begun_at);
+        self.connection.busy_timeout(timeout).map_err(failure::store_error)?;
+        let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
+        let locked_at = Instant::now();
+        if begun.is_err() || locked_at - begun_at > LOCK_WAIT {
+            self.shared.metrics.note_lock_wait();
         }
-        stored
+        // Not before the lock is ours: meanwhile whoever had it may have replaced the file. And if
+        // it can't be had, this may be why.
+        self.shared.location.file.verify()?;
+        let transaction = begun.map_err(failure::store_error)?;
+        let result = statements(&transaction).map_err(failure::store_error)?;
+        transaction.commit().map_err(failure::store_error)?;
+        self.shared.metrics.note_commit(locked_at.elapsed());
+        Ok(result)
     }
 
-    fn run(&self, sql: &str) -> Result<(), StoreError> {
-        let run = || self.connection.prepare_cached(sql)?.execute([]).map(drop);
-        run().map_err(failure::store_error)
+    /// The next step of what takes long.
+    fn step_deletion(&mut self) {
+        if self.is_resting() {
+            return;
+        }
+        let Some(mut deletion) = self.deletions.pop_front() else { return };
+        match catch_unwind(AssertUnwindSafe(|| self.try_step(&mut deletion))) {
+            Ok(None) => self.deletions.push_back(deletion),
+            Ok(Some(result)) => self.finish(vec![(deletion.pending, result)]),
+            Err(_) => self.finish(vec![(deletion.pending, Err(writer_panicked()))]),
+        }
     }
 
-    fn finish(&self, writes: &[Write], results: Vec<WriteResult>) {
-        let bytes = writes.iter().map(|write| write.bytes).sum();
-        if self.queue.settle(writes.len(), bytes) {
-            self.readers.add_one();
+    /// How the deletion ended, if it did.
+    fn try_step(&mut self, deletion: &mut Deletion) -> Option<OperationResult> {
+        if self.shared.queue.is_ending() {
+            return Some(Err(StoreError::Closed));
         }
-        let completion = |(write, result): (&Write, WriteResult)| Completion {
-            ticket: write.ticket,
-            result: result.map(|()| Outcome::Stored),
+        let called_at = deletion.pending.called_at;
+        let step = self.transaction(called_at, |transaction| deletion.step(transaction));
+        match step {
+            Ok(true) => Some(Ok(Outcome::Deleted(true))),
+            Ok(false) => {
+                self.rest(deletion.note_committed());
+                self.shared.queue.note_success();
+                None
+            }
+            Err(StoreError::Busy { .. })
+                if Instant::now() < self.shared.queue.deadline(called_at) =>
+            {
+                self.rest(BUSY_PAUSE);
+                None
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn finish(&self, done: Vec<(PendingWrite, OperationResult)>) {
+        if done.is_empty() {
+            return;
+        }
+        let (mut writes, results): (Vec<PendingWrite>, Vec<OperationResult>) =
+            done.into_iter().unzip();
+        let stored = results.iter().filter(|result| result.is_ok()).count();
+        self.shared.metrics.note_stored(stored);
+        if self.shared.queue.settle(&mut writes, stored > 0) {
+            self.shared.readers.add_one();
+        }
+        let limit = LockTimeout::BusyTimeout(self.shared.busy_timeout);
+        let completion = |(pending, result): (&PendingWrite, OperationResult)| Completion {
+            ticket: pending.ticket,
+            result: result.map_err(|error| error.after(limit)),
         };
-        self.completions.deliver(writes.iter().zip(results).map(completion).collect());
+        self.shared.completions.deliver(writes.iter().zip(results).map(completion).collect());
     }
 
-    /// Most of the log is moved by another thread while we go on writing. What we added
-    /// meanwhile is moved here, between two commits: only a log that is moved whole starts over.
-    fn tend_log(&mut self) {
+    /// Most of the WAL is checkpointed by another thread while we go on writing. What we added
+    /// meanwhile is checkpointed here, between two commits: only a WAL whose every page is in the
+    /// database starts over.
+    fn checkpoint_if_due(&mut self) {
         let pages = self.wal_pages.load(Ordering::Relaxed);
-        self.is_log_untended = pages > 0;
+        self.is_checkpoint_due = pages > 0;
         let has_started_over = pages < self.last_wal_pages;
         self.last_wal_pages = pages;
         if has_started_over {
             self.checkpoint_at_pages = CHECKPOINT_PAGES;
         }
         if self.checkpointer.take_finished() && !has_started_over && pages > CHECKPOINT_PAGES {
-            // What fails here is tried again when the log has grown some more.
-            let _ = checkpointer::move_log(&self.location, &self.connection);
+            // What fails here is tried again when the WAL has grown some more.
+            let _ = self.shared.location.file.checkpoint(&self.connection);
         } else if pages >= self.checkpoint_at_pages {
             self.checkpointer.request();
             self.checkpoint_at_pages = pages + RETRY_CHECKPOINT_PAGES;
@@ -208,20 +314,70 @@ impl Writer {
     }
 }
 
-type WriteResult = Result<(), StoreError>;
+fn writer_panicked() -> StoreError {
+    StoreError::Internal { reason: "the writer panicked" }
+}
 
-/// An `Err` of the whole has ended the transaction, as some errors do.
-fn store_one(connection: &Connection, write: &Write) -> rusqlite::Result<WriteResult> {
-    match store(connection, &write.row) {
+fn panicked() -> Progress {
+    Progress::Done(Err(writer_panicked()))
+}
+
+/// How far a write came, and how many rows it deleted. An `Err` of the whole has ended the
+/// transaction, as some errors do.
+fn apply_in_batch(
+    connection: &Connection,
+    statements: &Statements,
+    pending: &PendingWrite,
+) -> rusqlite::Result<(Progress, usize)> {
+    if let Write::DeleteSession { id } = &pending.write
+        && statements::is_large(connection, id)?
+    {
+        return Ok((Progress::Begun, 0));
+    }
+    match apply(connection, statements, &pending.write) {
         Err(error) if connection.is_autocommit() => Err(error),
-        result => Ok(result.map_err(failure::store_error)),
+        Err(error) => Ok((Progress::Done(Err(failure::store_error(error))), 0)),
+        Ok((outcome, deleted)) => Ok((Progress::Done(Ok(outcome)), deleted)),
     }
 }
 
-/// Stores one row, in the transaction that is open or else in its own.
-pub fn store(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
-    match row {
-        Row::Event(event) => queries::upsert_event(connection, event),
-        Row::Session(session) => queries::upsert_session(connection, session),
+/// Does what a write says, in the transaction that is open or else in its own, whole or not at all.
+/// Returns how many rows it deleted too.
+pub fn apply(
+    connection: &Connection,
+    statements: &Statements,
+    write: &Write,
+) -> rusqlite::Result<(Outcome, usize)> {
+    match write {
+        Write::Event(event) => {
+            statements.upsert_event(connection, event).map(|()| (Outcome::Stored, 0))
+        }
+        Write::Session(session) => {
+            statements.upsert_session(connection, session).map(|()| (Outcome::Stored, 0))
+        }
+        Write::Events(events) => whole(connection, || {
+            events.iter().try_for_each(|event| statements.upsert_event(connection, event))?;
+            Ok((Outcome::Stored, 0))
+        }),
+        Write::DeleteSession { id } => whole(connection, || {
+            let rows = statements::delete_session(connection, id)?;
+            Ok((Outcome::Deleted(rows > 0), rows))
+        }),
     }
+}
+
+/// Runs several statements as if they were one, which leaves no trace if it fails.
+fn whole<T>(
+    connection: &Connection,
+    statements: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let run = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    run("SAVEPOINT whole")?;
+    let result = statements().and_then(|result| run("RELEASE whole").map(|()| result));
+    // Some errors have rolled everything back already.
+    if result.is_err() && !connection.is_autocommit() {
+        run("ROLLBACK TO whole")?;
+        run("RELEASE whole")?;
+    }
+    result
 }

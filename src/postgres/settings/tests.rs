@@ -241,7 +241,6 @@ fn a_password_option_serves_a_connection_string_without_one() {
 #[test]
 fn tls_of_connection_strings() {
     let unverified = Tls::Unverified { client: None };
-    let certificate_only = Tls::CertificateOnly { roots: vec!["CA".to_owned()], client: None };
     for (parameters, expected) in [
         ("", Tls::Off),
         ("ssl=true", full(&[])),
@@ -266,8 +265,8 @@ fn tls_of_connection_strings() {
         ("uselibpqcompat=true&sslmode=disable", Tls::Off),
         ("uselibpqcompat=true&sslmode=prefer", unverified.clone()),
         ("uselibpqcompat=true&sslmode=require", unverified.clone()),
-        ("uselibpqcompat=true&sslmode=require&sslrootcert=/ca", certificate_only.clone()),
-        ("uselibpqcompat=true&sslmode=verify-ca&sslrootcert=/ca", certificate_only.clone()),
+        ("uselibpqcompat=true&sslmode=require&sslrootcert=/ca", full(&["CA"])),
+        ("uselibpqcompat=true&sslmode=verify-ca&sslrootcert=/ca", full(&["CA"])),
         ("uselibpqcompat=true&sslmode=verify-full&sslrootcert=/ca", full(&["CA"])),
     ] {
         let given = string(&format!("postgres://h/db?{parameters}"));
@@ -326,9 +325,8 @@ fn node_extra_ca_certs_is_trusted_where_everything_is_verified() {
         ["NODE_EXTRA_CA_CERTS has no effect: its file can't be read (entity not found)"]
     );
     assert_eq!(tls("ssl=0", "/missing"), (Tls::Off, Vec::new()));
-    let (certificate_only, _) =
-        tls("uselibpqcompat=true&sslmode=verify-ca&sslrootcert=/ca", "/cert");
-    assert!(matches!(certificate_only, Tls::CertificateOnly { roots, .. } if roots == ["CA"]));
+    let (verify_ca, _) = tls("uselibpqcompat=true&sslmode=verify-ca&sslrootcert=/ca", "/cert");
+    assert_eq!(verify_ca, full(&["CA", "CERT"]));
 }
 
 #[test]

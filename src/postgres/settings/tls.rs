@@ -26,15 +26,9 @@ pub enum Tls {
         /// Who we are, if the server asks.
         client: Option<ClientCertificate>,
     },
-    /// The certificate must come from one of `roots`, and only them; its name is not looked
-    /// at. libpq's `verify-ca`. With public authorities among the roots it would be void.
-    CertificateOnly {
-        /// PEM texts of the authorities to trust, never none.
-        roots: Vec<String>,
-        /// Who we are, if the server asks.
-        client: Option<ClientCertificate>,
-    },
-    /// The certificate must come from a trusted authority and be for the host.
+    /// The certificate must come from a trusted authority and be for the host. So it is for libpq's
+    /// `verify-ca` too: sqlx trusts the built-in authorities, so without the name anybody's
+    /// certificate would do.
     Full {
         /// PEM texts of authorities to trust beside the built-in ones.
         roots: Vec<String>,
@@ -144,12 +138,12 @@ fn of_libpq_mode(
     match mode {
         Some("prefer") => Ok(Tls::Unverified { client }),
         Some("require") if roots.is_empty() => Ok(Tls::Unverified { client }),
-        Some("require") => Ok(Tls::CertificateOnly { roots, client }),
+        Some("require") => Ok(Tls::Full { roots, client }),
         Some("verify-ca") if roots.is_empty() => Err(SettingsError::expected(
             "connectionString's sslmode",
             "verify-full where sslrootcert is missing: verify-ca would trust anybody's certificate",
         )),
-        Some("verify-ca") => Ok(Tls::CertificateOnly { roots, client }),
+        Some("verify-ca") => Ok(Tls::Full { roots, client }),
         _ => {
             warn_of_unknown_mode(mode, warnings);
             Ok(Tls::Full { roots, client })

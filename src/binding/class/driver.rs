@@ -1,0 +1,301 @@
+//! The class `Driver`, which the classes that users see are made of.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi::Env;
+use napi::bindgen_prelude::{Object, ToNapiValue, Unknown};
+use napi_derive::napi;
+
+use crate::binding::convert::operations::{self, Arguments};
+use crate::binding::convert::realm::Realm;
+use crate::binding::convert::{outcomes, replay_options};
+use crate::binding::promise::bridge;
+use crate::binding::promise::environment::Environment;
+use crate::binding::promise::handle::Handle;
+use crate::replay::ReplayOptions;
+use crate::store::SessionStore;
+
+use super::calls::Calls;
+use super::traced_call::TracedCall;
+
+/// An open database, or a view of one.
+#[napi]
+pub struct Driver {
+    calls: Calls,
+    /// What kind of database it is.
+    system: &'static str,
+    /// Of a view, whose lists of events are replay windows: what these may hold.
+    window: Option<ReplayOptions>,
+    /// Whether its methods give a [`TracedCall`] to submit.
+    is_traced: bool,
+}
+
+impl Driver {
+    /// Of an open store.
+    pub fn new(
+        environment: Rc<Environment>,
+        realm: Rc<Realm>,
+        system: &'static str,
+        store: Arc<dyn SessionStore>,
+    ) -> Self {
+        environment.add(&store);
+        let calls = Calls { environment, handle: Rc::new(Handle::new(realm, store)) };
+        Self { calls, system, window: None, is_traced: false }
+    }
+
+    fn realm(&self) -> &Realm {
+        &self.calls.handle.realm
+    }
+
+    /// A promise of what the operation gives, or the call that is to be submitted for it. A wrong
+    /// argument gives a promise that is rejected.
+    ///
+    /// Arguments are read before: a getter or a toJSON of one may call this driver, or close it.
+    fn submit<'env>(&self, env: &'env Env, arguments: Arguments) -> napi::Result<Unknown<'env>> {
+        match arguments {
+            Ok(operation) if self.is_traced => {
+                TracedCall::new(self.calls.clone(), operation).into_unknown(env)
+            }
+            Ok(operation) => self.calls.submit(env, operation, None),
+            Err(error) => bridge::rejected(env, self.realm(), error),
+        }
+    }
+}
+
+#[napi]
+impl Driver {
+    /// `SessionPersistMethods.getSession`.
+    #[napi]
+    pub fn get_session<'env>(
+        &self,
+        env: &'env Env,
+        id: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::get_session(id);
+        self.submit(env, arguments)
+    }
+
+    /// `SessionPersistMethods.listSessions`.
+    #[napi]
+    pub fn list_sessions<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::list_sessions(env, request);
+        self.submit(env, arguments)
+    }
+
+    /// `SessionPersistMethods.updateSession`.
+    #[napi]
+    pub fn update_session<'env>(
+        &self,
+        env: &'env Env,
+        session: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::update_session(env, self.realm(), session);
+        self.submit(env, arguments)
+    }
+
+    /// `SessionPersistMethods.listEvents`, of a view its window.
+    #[napi]
+    pub fn list_events<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = match &self.window {
+            None => operations::list_events(env, request),
+            Some(options) => operations::list_replayed_events(env, request, options),
+        };
+        self.submit(env, arguments)
+    }
+
+    /// `SessionPersistMethods.insertEvent`, in either shape.
+    #[napi]
+    pub fn insert_event<'env>(
+        &self,
+        env: &'env Env,
+        first: Unknown<'_>,
+        second: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::insert_event(env, self.realm(), first, second);
+        self.submit(env, arguments)
+    }
+
+    /// `ReplayMethods.replay`.
+    #[napi]
+    pub fn replay<'env>(
+        &self,
+        env: &'env Env,
+        session_id: Unknown<'_>,
+        options: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::replay(session_id, options);
+        self.submit(env, arguments)
+    }
+
+    /// `StoreMethods.insertEvents`.
+    #[napi]
+    pub fn insert_events<'env>(
+        &self,
+        env: &'env Env,
+        events: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::insert_events(env, self.realm(), events);
+        self.submit(env, arguments)
+    }
+
+    /// `StoreMethods.deleteSession`.
+    #[napi]
+    pub fn delete_session<'env>(
+        &self,
+        env: &'env Env,
+        id: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::delete_session(id);
+        self.submit(env, arguments)
+    }
+
+    /// A page of one event, or of none.
+    #[napi]
+    pub fn last_event<'env>(
+        &self,
+        env: &'env Env,
+        session_id: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::last_event(session_id);
+        self.submit(env, arguments)
+    }
+
+    /// `StoreMethods.countSessions`.
+    #[napi]
+    pub fn count_sessions<'env>(
+        &self,
+        env: &'env Env,
+        filter: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::count_sessions(filter);
+        self.submit(env, arguments)
+    }
+
+    /// `StoreMethods.countEvents`.
+    #[napi]
+    pub fn count_events<'env>(
+        &self,
+        env: &'env Env,
+        filter: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::count_events(filter);
+        self.submit(env, arguments)
+    }
+
+    /// A page of a stream of sessions.
+    #[napi]
+    pub fn read_sessions<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::read_sessions(request);
+        self.submit(env, arguments)
+    }
+
+    /// A page of a stream of a session's events.
+    #[napi]
+    pub fn read_events<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::read_events(request);
+        self.submit(env, arguments)
+    }
+
+    /// Ids of sessions that have events and no record, after this one, for a stream of all events.
+    #[napi]
+    pub fn sessions_without_record<'env>(
+        &self,
+        env: &'env Env,
+        request: Unknown<'_>,
+        after: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::sessions_without_record(request, after);
+        self.submit(env, arguments)
+    }
+
+    /// How much is stored.
+    #[napi]
+    pub fn stats<'env>(&self, env: &'env Env, options: Unknown<'_>) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::stats(options);
+        self.submit(env, arguments)
+    }
+
+    /// Whether no write and no `getSession` of this session is outstanding.
+    #[napi]
+    pub fn is_at_rest(&self, session_id: String) -> bool {
+        self.calls.handle.is_at_rest(&session_id)
+    }
+
+    /// Whether all calls so far were answered at once, as they are in memory.
+    #[napi]
+    pub fn answers_at_once(&self) -> bool {
+        self.calls.handle.answers_at_once()
+    }
+
+    /// For how many milliseconds there has been no write and no `getSession`, `Infinity` if ever or
+    /// once it is closed; `null` while one is outstanding.
+    #[napi]
+    pub fn quiet_ms(&self) -> Option<f64> {
+        let quiet = self.calls.handle.quiet()?;
+        Some(if quiet == Duration::MAX { f64::INFINITY } else { quiet.as_secs_f64() * 1_000.0 })
+    }
+
+    /// How the driver does.
+    #[napi(ts_return_type = "object")]
+    pub fn metrics<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let handle = &self.calls.handle;
+        let store = handle.store_metrics();
+        outcomes::metrics(env, self.realm(), &store, &handle.call_metrics())
+    }
+
+    /// A view of the same database.
+    #[napi]
+    pub fn replay_view(&self, env: &Env, options: Unknown<'_>) -> napi::Result<Self> {
+        let options = replay_options::read(options);
+        let options = options.map_err(|error| error.into_thrown(env, self.realm()))?;
+        Ok(Self { calls: self.calls.clone(), window: Some(options), ..*self })
+    }
+
+    /// The same, but that its methods give a call to submit instead of the promise.
+    #[napi]
+    pub fn traced(&self) -> Self {
+        let window = self.window.clone();
+        Self { calls: self.calls.clone(), window, is_traced: true, ..*self }
+    }
+
+    /// What kind of database it is, as OpenTelemetry names it.
+    #[napi(getter)]
+    pub fn system(&self) -> &'static str {
+        self.system
+    }
+
+    /// Blocks until everything is written and the database is free.
+    #[napi]
+    pub fn close(&self, env: &Env) -> napi::Result<()> {
+        self.calls.handle.close();
+        self.calls.environment.bridge.settle_arrived(env)
+    }
+
+    /// As `close`, but on a thread, with a promise: for a database that may be far away.
+    #[napi]
+    pub fn close_later<'env>(&self, env: &'env Env) -> napi::Result<Unknown<'env>> {
+        let Calls { environment, handle } = &self.calls;
+        let bridge = &environment.bridge;
+        let call = bridge.begin(env, handle, None, None)?;
+        let result = handle.close_later(call.ticket, bridge.completions());
+        bridge.follow(env, call, result)
+    }
+}

@@ -1,0 +1,43 @@
+//! The options of `SQLiteSessionPersistDriver`.
+
+use std::time::Duration;
+
+use napi::ValueType;
+use napi::bindgen_prelude::Unknown;
+
+use crate::sqlite::{Durability, SqliteOptions};
+
+use super::error::CallError;
+use super::options::Options;
+use super::values;
+
+/// What SQLite counts to.
+const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
+
+const OPTIONS: [&str; 4] = ["filename", "durability", "busyTimeoutMs", "maxQueuedBytes"];
+
+/// Reads the options of `SQLiteSessionPersistDriver`; what is missing has its default.
+pub fn read(options: Unknown<'_>) -> Result<SqliteOptions, CallError> {
+    let mut result = SqliteOptions::default();
+    if options.get_type()? == ValueType::Undefined {
+        return Ok(result);
+    }
+    let options = Options::of(options, "options")?.only(&OPTIONS, &[])?;
+    if let Some(filename) = options.get("filename")? {
+        result.filename = values::identifier(filename, "options.filename")?;
+    }
+    if let Some(durability) = options.get("durability")? {
+        result.durability = match values::identifier(durability, "options.durability").as_deref() {
+            Ok("full") => Durability::Full,
+            Ok("normal") => Durability::Normal,
+            _ => return Err(CallError::expected("options.durability", "\"full\" or \"normal\"")),
+        };
+    }
+    if let Some(milliseconds) = options.whole_number("busyTimeoutMs", MAX_BUSY_TIMEOUT_MS)? {
+        result.busy_timeout = Duration::from_millis(milliseconds);
+    }
+    if let Some(bytes) = options.whole_number("maxQueuedBytes", u64::MAX)? {
+        result.max_queued_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    Ok(result)
+}

@@ -1,0 +1,136 @@
+//! Attempts to connect: noted on a store's thread, told of on JavaScript's.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, Unknown};
+use napi::{Env, JsValue};
+use parking_lot::Mutex;
+
+use crate::binding::convert::error::CallError;
+use crate::binding::convert::realm::Realm;
+use crate::error::StoreError;
+use crate::postgres::Attempts;
+
+/// The number of an attempt, and where to, if that is shown.
+type Begun = FnArgs<(f64, Option<String>, Option<u16>)>;
+/// The number of an attempt, and why it failed, if it did.
+type Ended = FnArgs<(f64, Option<Unknown<'static>>)>;
+/// Is told of each attempt that begins.
+pub type AttemptBegun<'env> = Function<'env, Begun, Unknown<'static>>;
+/// Is told of the end of each.
+pub type AttemptEnded<'env> = Function<'env, Ended, Unknown<'static>>;
+
+/// Whom to tell.
+pub struct AttemptListeners {
+    begun: FunctionRef<Begun, Unknown<'static>>,
+    ended: FunctionRef<Ended, Unknown<'static>>,
+}
+
+impl AttemptListeners {
+    /// If both are given.
+    pub fn of(
+        begun: Option<AttemptBegun<'_>>,
+        ended: Option<AttemptEnded<'_>>,
+    ) -> napi::Result<Option<Self>> {
+        let (Some(begun), Some(ended)) = (begun, ended) else { return Ok(None) };
+        Ok(Some(Self { begun: begun.create_ref()?, ended: ended.create_ref()? }))
+    }
+}
+
+/// The store's end.
+pub struct NotedAttempts {
+    /// Has JavaScript's thread ask what has been noted.
+    wake: Box<dyn Fn() + Send + Sync>,
+    count: AtomicU64,
+    noted: Mutex<Vec<Noted>>,
+}
+
+enum Noted {
+    Begun { attempt: u64, address: Option<(String, u16)> },
+    Ended { attempt: u64, error: Option<StoreError> },
+}
+
+impl NotedAttempts {
+    /// `wake` has JavaScript's thread ask what has been noted.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { wake: Box::new(wake), count: AtomicU64::new(0), noted: Mutex::default() })
+    }
+
+    fn note(&self, noted: Noted) {
+        let is_first = {
+            let mut all = self.noted.lock();
+            all.push(noted);
+            all.len() == 1
+        };
+        if is_first {
+            (self.wake)();
+        }
+    }
+}
+
+impl Attempts for NotedAttempts {
+    fn begin(&self, address: Option<(&str, u16)>) -> u64 {
+        let attempt = self.count.fetch_add(1, Ordering::Relaxed);
+        let address = address.map(|(host, port)| (host.to_owned(), port));
+        self.note(Noted::Begun { attempt, address });
+        attempt
+    }
+
+    fn end(&self, attempt: u64, error: Option<StoreError>) {
+        self.note(Noted::Ended { attempt, error });
+    }
+}
+
+/// JavaScript's end.
+pub struct JsAttempts {
+    noted: Arc<NotedAttempts>,
+    listeners: AttemptListeners,
+    /// Where the errors belong.
+    realm: Rc<Realm>,
+}
+
+impl JsAttempts {
+    pub fn new(noted: Arc<NotedAttempts>, listeners: AttemptListeners, realm: Rc<Realm>) -> Self {
+        Self { noted, listeners, realm }
+    }
+
+    /// Whether there may be more: the store isn't closed, or something isn't told of yet.
+    pub fn is_open(&self) -> bool {
+        Arc::strong_count(&self.noted) > 1 || !self.noted.noted.lock().is_empty()
+    }
+
+    /// Tells of what has been noted.
+    pub fn tell(&self, env: &Env) -> napi::Result<()> {
+        let noted = std::mem::take(&mut *self.noted.noted.lock());
+        noted.into_iter().map(|noted| self.tell_of(env, noted)).fold(Ok(()), napi::Result::and)
+    }
+
+    #[expect(unsafe_code, reason = "a call ties its arguments to 'static")]
+    fn tell_of(&self, env: &Env, noted: Noted) -> napi::Result<()> {
+        match noted {
+            Noted::Begun { attempt, address } => {
+                let (host, port) = address.unzip();
+                let begun = self.listeners.begun.borrow_back(env)?;
+                begun.call(FnArgs::from((number(attempt), host, port)))?;
+            }
+            Noted::Ended { attempt, error } => {
+                let error = error
+                    .map(|error| CallError::from(error).into_js(env, &self.realm))
+                    .transpose()?;
+                // SAFETY: the error is live for the length of the call, which is all it needs.
+                let error = error
+                    .map(|error| unsafe { Unknown::from_raw_unchecked(env.raw(), error.raw()) });
+                let ended = self.listeners.ended.borrow_back(env)?;
+                ended.call(FnArgs::from((number(attempt), error)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody makes 2^53 of them")]
+fn number(attempt: u64) -> f64 {
+    attempt as f64
+}

@@ -1,0 +1,31 @@
+//! The operations of a session store, without JavaScript and without SQL.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `operation` | what is written and read, what each touches, and what comes of it |
+//! | `session_store` | the trait that a backend implements, and whom it tells |
+//! | `backlog` | what waits to be written, and the reads that wait for it; pure |
+//! | `unsettled` | which writes aren't settled; pure |
+//! | `pace` | how much of a long work to do at a time; pure |
+//! | `metrics` | how a store does: commits, retries, waits |
+
+mod backlog;
+mod metrics;
+mod operation;
+mod pace;
+mod session_store;
+#[cfg(test)]
+pub mod testing;
+mod unsettled;
+
+pub use backlog::{Backlog, Batch, BatchRules, PendingWrite, Read};
+pub use metrics::{Latencies, LatencyHistogram, Metrics, MetricsSnapshot};
+pub use operation::{
+    EventsQuery, Operation, Outcome, Query, Replay, ReplayForm, ReplayQuery, SessionAmount,
+    SessionsQuery, StoredAmount, Write,
+};
+pub use pace::Pace;
+pub use session_store::{
+    Completion, Completions, DEFAULT_MAX_QUEUED_BYTES, OperationResult, SessionStore, Ticket,
+    reject_as_closed,
+};
