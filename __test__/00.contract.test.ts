@@ -7,6 +7,7 @@ import {
   SQLiteSessionPersistDriver,
   type SessionEvent,
 } from "../index.js";
+import { contractOf } from "./support/contract.ts";
 import { allEvents, event, file, session } from "./support/fixtures.ts";
 import { databaseUrl, freshSchema } from "./support/postgres.ts";
 import { TypeScriptSQLiteDriver } from "./support/typescript-driver.ts";
@@ -40,15 +41,7 @@ const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value));
 
 for (const [name, create] of Object.entries(drivers)) {
   describe(name, () => {
-    const contract = (title: string, body: (driver: Driver) => Promise<void>) =>
-      test(title, async (t) => {
-        const driver = create(t);
-        try {
-          await body(driver);
-        } finally {
-          await driver.close();
-        }
-      });
+    const contract = contractOf<Driver>(create);
     const contractOfJson = KEEPS_JSON.includes(name) ? contract : () => {};
 
     contract("a missing session is falsy", async (driver) => {

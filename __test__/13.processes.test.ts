@@ -9,7 +9,7 @@ test("kill -9 at any moment loses nothing that was acknowledged", async (t) => {
   const filename = file(t);
   for (let round = 0; round < 8; round += 1) {
     const sessionId = `s${round}`;
-    const child = start("write", [filename, sessionId, "100000"]);
+    const child = start("write", [JSON.stringify({ filename }), sessionId, "100000"]);
     const acknowledged: string[] = [];
     const enough = 20 + 37 * round;
     child.on("message", ({ stored }: { stored?: string }) => {
@@ -31,7 +31,9 @@ test("kill -9 at any moment loses nothing that was acknowledged", async (t) => {
 test("four processes write one file", async (t) => {
   const filename = file(t);
   const sessions = ["a", "b", "c", "d"];
-  const ended = await Promise.all(sessions.map((id) => runToEnd("write", [filename, id, "150"])));
+  const ended = await Promise.all(
+    sessions.map((id) => runToEnd("write", [JSON.stringify({ filename }), id, "150"])),
+  );
   for (const { code, stderr } of ended) assert.equal(code, 0, stderr);
   const driver = open(t, { filename });
   for (const id of sessions) assert.equal((await allEvents(driver, id)).length, 150);
@@ -40,7 +42,9 @@ test("four processes write one file", async (t) => {
 test("twelve processes start on one new file", async (t) => {
   const filename = file(t);
   const sessions = Array.from({ length: 12 }, (_, index) => `s${index}`);
-  const ended = await Promise.all(sessions.map((id) => runToEnd("write", [filename, id, "2"])));
+  const ended = await Promise.all(
+    sessions.map((id) => runToEnd("write", [JSON.stringify({ filename }), id, "2"])),
+  );
   for (const { code, stderr } of ended) assert.equal(code, 0, stderr);
   const driver = open(t, { filename });
   for (const id of sessions) assert.equal((await allEvents(driver, id)).length, 2);

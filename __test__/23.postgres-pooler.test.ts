@@ -4,23 +4,15 @@ import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test, type TestContext } from "node:test";
-import pg from "pg";
 import { allEvents, event, rejection, session } from "./support/fixtures.ts";
 import { startLoad } from "./support/load.ts";
 import { startPgBouncer, withoutPgBouncer, type PgBouncerOptions } from "./support/pgbouncer.ts";
-import { databaseUrl, freshSchema, sql } from "./support/postgres.ts";
-import { openPostgres, ownServer, relayTo, until } from "./support/trouble.ts";
+import { client, databaseUrl, freshSchema, ownServer, sql } from "./support/postgres.ts";
+import { openWith, untilEnded } from "./support/postgres-around.ts";
+import { relayTo } from "./support/relay.ts";
+import { until } from "./support/waiting.ts";
 
 const skip = withoutPgBouncer;
-
-/** A connection of the test's own. */
-async function client(t: TestContext, connectionString: string) {
-  const connection = new pg.Client({ connectionString });
-  connection.on("error", () => {});
-  await connection.connect();
-  t.after(() => connection.end());
-  return connection;
-}
 
 /** A pooler before the run's database, stopped after the test. */
 async function pooled(t: TestContext, options: Partial<PgBouncerOptions> = {}) {
@@ -33,12 +25,12 @@ test("two drivers share two connections, and no row crosses", { skip }, async (t
   const { url, log } = await pooled(t, { poolSize: 2 });
   const schemas = [freshSchema(t), freshSchema(t)];
   const loads = schemas.map((schema) =>
-    startLoad(openPostgres(t, { connectionString: url, schema }), 16),
+    startLoad(openWith(t, { connectionString: url, schema }), 16),
   );
   await sleep(2500);
   await Promise.all(
     loads.map((load, at) =>
-      load.finish(openPostgres(t, { connectionString: databaseUrl(), schema: schemas[at]! })),
+      load.finish(openWith(t, { connectionString: databaseUrl(), schema: schemas[at]! })),
     ),
   );
   for (const [at, schema] of schemas.entries()) {
@@ -52,14 +44,14 @@ test("two drivers share two connections, and no row crosses", { skip }, async (t
 test("four drivers at once create one schema through it", { skip }, async (t) => {
   const { url } = await pooled(t, { poolSize: 2 });
   const options = { connectionString: url, schema: freshSchema(t) };
-  const drivers = Array.from({ length: 4 }, () => openPostgres(t, options));
+  const drivers = Array.from({ length: 4 }, () => openWith(t, options));
   await Promise.all(drivers.map((driver, at) => driver.insertEvent("s", event("s", at + 1))));
   for (const driver of drivers) assert.equal((await allEvents(driver, "s")).length, 4);
 });
 
 test("a driver's timeouts don't reach the pooler's other clients", { skip }, async (t) => {
   const { url } = await pooled(t, { poolSize: 1 });
-  const driver = openPostgres(t, {
+  const driver = openWith(t, {
     connectionString: url,
     schema: freshSchema(t),
     poolConfig: {
@@ -84,11 +76,11 @@ test("a driver's timeouts don't reach the pooler's other clients", { skip }, asy
 });
 
 test("a driver's timeouts hold through it", { skip }, async (t) => {
-  const locker = await client(t, databaseUrl());
+  const locker = await client(t);
   const { url } = await pooled(t);
   const schema = freshSchema(t);
   const poolConfig = { statement_timeout: 100 };
-  const driver = openPostgres(t, { connectionString: url, schema, poolConfig });
+  const driver = openWith(t, { connectionString: url, schema, poolConfig });
   await driver.insertEvent("s", event("s", 1, { id: "locked" }));
   await locker.query("BEGIN");
   await locker.query(`SELECT FROM ${schema}.events FOR UPDATE`);
@@ -102,7 +94,7 @@ test("a driver's timeouts hold through it", { skip }, async (t) => {
 test("its connections to the server are ended under load", { skip }, async (t) => {
   const server = await ownServer(t);
   const { url } = await pooled(t, { target: server.url, poolSize: 3 });
-  const load = startLoad(openPostgres(t, { connectionString: url }), 16);
+  const load = startLoad(openWith(t, { connectionString: url }), 16);
   for (let round = 0; round < 10; round += 1) {
     await load.progress(1);
     await server.query(
@@ -111,19 +103,19 @@ test("its connections to the server are ended under load", { skip }, async (t) =
     );
   }
   await load.progress(1);
-  await load.finish(openPostgres(t, { connectionString: server.url }));
+  await load.finish(openWith(t, { connectionString: server.url }));
 });
 
 test("it restarts under load", { skip }, async (t) => {
   const pooler = await pooled(t);
   const schema = freshSchema(t);
-  const load = startLoad(openPostgres(t, { connectionString: pooler.url, schema }), 16);
+  const load = startLoad(openWith(t, { connectionString: pooler.url, schema }), 16);
   await load.progress(5);
   await pooler.stop();
   await sleep(300);
   await pooled(t, { port: pooler.port });
   await load.progress(5);
-  await load.finish(openPostgres(t, { connectionString: databaseUrl(), schema }));
+  await load.finish(openWith(t, { connectionString: databaseUrl(), schema }));
 });
 
 test("the server behind it restarts under load", { skip }, async (t) => {
@@ -131,42 +123,42 @@ test("the server behind it restarts under load", { skip }, async (t) => {
   // By default it doesn't try again for 15 seconds.
   const settings = { server_login_retry: 1 };
   const { url } = await pooled(t, { target: server.url, settings });
-  const load = startLoad(openPostgres(t, { connectionString: url }), 8);
+  const load = startLoad(openWith(t, { connectionString: url }), 8);
   await load.progress(5);
   await server.stop("immediate");
   await sleep(500);
   await server.start();
   await load.progress(5);
-  await load.finish(openPostgres(t, { connectionString: server.url }));
+  await load.finish(openWith(t, { connectionString: server.url }));
 });
 
 test("connections to it are cut under load", { skip }, async (t) => {
   const { url } = await pooled(t, { poolSize: 3 });
   const relay = await relayTo(t, url);
   const schema = freshSchema(t);
-  const load = startLoad(openPostgres(t, { connectionString: relay.url, schema }), 16);
+  const load = startLoad(openWith(t, { connectionString: relay.url, schema }), 16);
   await load.progress(1);
   relay.cutEvery(100);
   await sleep(1500);
   relay.cutEvery(0);
   await load.progress(1);
-  await load.finish(openPostgres(t, { connectionString: databaseUrl(), schema }));
+  await load.finish(openWith(t, { connectionString: databaseUrl(), schema }));
 });
 
 test("it takes fewer clients than the driver wants", { skip }, async (t) => {
   const { url } = await pooled(t, { settings: { max_client_conn: 2 } });
   const schema = freshSchema(t);
-  const load = startLoad(openPostgres(t, { connectionString: url, schema }), 8);
+  const load = startLoad(openWith(t, { connectionString: url, schema }), 8);
   await load.progress(20);
-  await load.finish(openPostgres(t, { connectionString: databaseUrl(), schema }));
+  await load.finish(openWith(t, { connectionString: databaseUrl(), schema }));
 });
 
 test("a server process that still waits to write an older value is ended", { skip }, async (t) => {
-  const locker = await client(t, databaseUrl());
+  const locker = await client(t);
   const { url } = await pooled(t);
   const relay = await relayTo(t, url);
   const schema = freshSchema(t);
-  const driver = openPostgres(t, { connectionString: relay.url, schema });
+  const driver = openWith(t, { connectionString: relay.url, schema });
   const marker = randomUUID();
   const write = (agent: string) => driver.updateSession(session("contested", { agent }));
   await write("oldest");
@@ -177,13 +169,11 @@ test("a server process that still waits to write an older value is ended", { ski
     sql("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1", [
       `%${marker}%`,
     ]);
-  await until(async () => (await waiting()).length > 0, "the write waits for the lock");
+  await until(async () => (await waiting()).length > 0, "the write waits for the lock", 5_000);
   const [{ pid }] = await waiting();
   relay.cutAll();
   const newer = write("newer");
-  await until(async () => {
-    return (await sql("SELECT FROM pg_stat_activity WHERE pid = $1", [pid])).length === 0;
-  }, "the old server process ends");
+  await untilEnded(pid);
   await locker.query("ROLLBACK");
   await Promise.all([older, newer]);
   assert.equal((await driver.getSession("contested"))?.agent, "newer");

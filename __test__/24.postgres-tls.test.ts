@@ -6,18 +6,21 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { test, type TestContext } from "node:test";
 import pg from "pg";
 import type { PostgresSessionPersistDriverOptions } from "../index.js";
-import { allEvents, event, folder } from "./support/fixtures.ts";
+import { allEvents, event, folder, rejection, session } from "./support/fixtures.ts";
 import { runToEnd } from "./support/fork.ts";
 import { startLoad } from "./support/load.ts";
-import { databaseUrl } from "./support/postgres.ts";
+import { databaseParts, databaseUrl, ownServer } from "./support/postgres.ts";
+import { openPostgres, openWith } from "./support/postgres-around.ts";
+import { HINT, refuses, shown } from "./support/refusals.ts";
 import { makeCertificates, tlsOnly } from "./support/tls.ts";
-import { openPostgres, ownServer, relayTo, timed } from "./support/trouble.ts";
+import { relayTo } from "./support/relay.ts";
+import { timed } from "./support/waiting.ts";
 
 const hasOpenssl = spawnSync("openssl", ["version"]).status === 0;
 const skip = hasOpenssl ? undefined : "the openssl command isn't installed";
 
 async function works(t: TestContext, options: PostgresSessionPersistDriverOptions) {
-  const driver = openPostgres(t, options);
+  const driver = openWith(t, options);
   const sent = event(t.name, 1);
   await driver.insertEvent(t.name, sent);
   assert.deepEqual(await allEvents(driver, t.name), [sent]);
@@ -29,7 +32,7 @@ async function isRefused(
   message: RegExp,
   sqlState?: string,
 ) {
-  const driver = openPostgres(t, options);
+  const driver = openWith(t, options);
   const calls = [driver.insertEvent("s", event("s", 1)), driver.listSessions()];
   for (const { error, milliseconds } of await Promise.all(calls.map(timed))) {
     assert.equal(error?.name, "Error");
@@ -97,7 +100,7 @@ test("a server that talks TLS only", { skip }, async (t) => {
   await t.test("its authority is trusted by NODE_EXTRA_CA_CERTS", async (t) => {
     const args = [JSON.stringify({ connectionString: `${url}?ssl=true` }), "extra", "1"];
     const env = { ...process.env, NODE_EXTRA_CA_CERTS: certificates.authority };
-    const { code, stderr, messages } = await runToEnd("trouble-write", args, { env });
+    const { code, stderr, messages } = await runToEnd("write", args, { env });
     assert.equal(code, 0, stderr);
     assert.equal(messages.length, 1);
   });
@@ -151,13 +154,13 @@ test("a server that talks TLS only", { skip }, async (t) => {
   await t.test("encrypted connections that are cut lose nothing", async (t) => {
     const relay = await relayTo(t, server.url);
     const given = { connectionString: relay.url, schema: "cut", poolConfig: { ssl: { ca } } };
-    const load = startLoad(openPostgres(t, given), 8);
+    const load = startLoad(openWith(t, given), 8);
     await load.progress(1);
     relay.cutEvery(100);
     await sleep(1000);
     relay.cutEvery(0);
     await load.progress(1);
-    await load.finish(openPostgres(t, given));
+    await load.finish(openWith(t, given));
   });
 });
 
@@ -219,4 +222,43 @@ test("a server that wants to see a certificate", { skip }, async (t) => {
 test("a server that can't encrypt is refused at once, not talked to in plain text", async (t) => {
   const poolConfig = { ssl: { rejectUnauthorized: false } };
   await isRefused(t, { connectionString: databaseUrl(), poolConfig }, /TLS/);
+});
+
+test("a Pool with a client certificate, whose key isn't enumerable, connects", async (t) => {
+  const certificates = makeCertificates(folder(t));
+  const server = await ownServer(t, tlsOnly(certificates, { clientCertificate: true }));
+  const ssl = {
+    ca: readFileSync(certificates.authority, "utf8"),
+    cert: readFileSync(certificates.clientCertificate, "utf8"),
+    key: readFileSync(certificates.clientKey, "utf8"),
+  };
+  const { port } = server;
+  const config = { host: "localhost", port, user: "postgres", database: "postgres" };
+  const pool = new pg.Pool({ ...config, ssl: { ...ssl } });
+  assert.ok(!Object.keys(pool.options.ssl as object).includes("key"), "as node-postgres hides it");
+  const driver = openPostgres(t, { pool, schema: "by_pool" });
+  await driver.updateSession(session("s"));
+  assert.doesNotMatch(shown(driver), /PRIVATE KEY/);
+
+  const buffers = Object.fromEntries(
+    Object.entries(ssl).map(([name, pem]) => [name, Buffer.from(pem)]),
+  );
+  const poolConfig = { ...config, ssl: { ...buffers, ca: [buffers.ca] } };
+  const other = openPostgres(t, { connectionString: undefined, poolConfig, schema: "by_pool" });
+  assert.equal((await other.getSession("s"))!.id, "s");
+});
+
+test("a certificate or key that can't be read is refused without its text", async (t) => {
+  const broken = "-----BEGIN PRIVATE KEY-----\nsesame\n-----END PRIVATE KEY-----\n";
+  refuses(
+    { poolConfig: { ...databaseParts(), ssl: { key: "sesame", cert: "sesame" } } },
+    /ssl\.(cert|key) /,
+  );
+  refuses({ poolConfig: { ...databaseParts(), ssl: { ca: 5 } } }, /ssl\.ca must be /);
+  const poolConfig = { ...databaseParts(), ssl: { key: broken, cert: broken } };
+  const made = await rejection(
+    (async () => openPostgres(t, { poolConfig, connectionString: undefined }).listSessions())(),
+  );
+  assert.ok(["ERR_PERSIST_INVALID_ARG", "ERR_PERSIST_CANNOT_OPEN"].includes(String(made.code)));
+  assert.doesNotMatch(shown(made), HINT);
 });

@@ -5,8 +5,8 @@ import { test, type TestContext } from "node:test";
 import { allEvents, event, session } from "./support/fixtures.ts";
 import { startLoad } from "./support/load.ts";
 import type { Postgres } from "./support/postgres.ts";
+import { openWith } from "./support/postgres-around.ts";
 import { startPair } from "./support/standby.ts";
-import { openPostgres } from "./support/trouble.ts";
 
 async function pair(t: TestContext) {
   const servers = await startPair();
@@ -33,13 +33,13 @@ for (const [what, parameters, isPrimaryFirst] of [
     const hosts = isPrimaryFirst ? [primary, standby] : [standby, primary];
     const application_name = randomUUID();
     const poolConfig = { application_name };
-    const driver = openPostgres(t, { connectionString: urlOf(hosts, parameters), poolConfig });
+    const driver = openWith(t, { connectionString: urlOf(hosts, parameters), poolConfig });
     const load = startLoad(driver, 8);
     await load.progress(10);
     assert.ok((await connections(primary, application_name)) > 0);
     await servers.failOver();
     await load.progress(10);
-    await load.finish(openPostgres(t, { connectionString: standby.url }));
+    await load.finish(openWith(t, { connectionString: standby.url }));
     assert.ok((await connections(standby, application_name)) > 0);
   });
 }
@@ -48,7 +48,7 @@ test("a primary and its standby", async (t) => {
   const { primary, standby } = await pair(t);
   const both = [standby, primary];
   const open = (t: TestContext, parameters: string, application_name = "none") =>
-    openPostgres(t, {
+    openWith(t, {
       connectionString: urlOf(both, parameters),
       poolConfig: { application_name },
       retryTimeoutMs: 5000,
@@ -64,7 +64,7 @@ test("a primary and its standby", async (t) => {
   await t.test("writes and reads at once find the host for both", async (t) => {
     const load = startLoad(open(t, ""), 8);
     await load.progress(20);
-    await load.finish(openPostgres(t, { connectionString: primary.url }));
+    await load.finish(openWith(t, { connectionString: primary.url }));
   });
 
   for (const [attributes, wanted] of [

@@ -15,6 +15,8 @@ import {
 } from "../index.js";
 import { allEvents, event, file, open, rejection, session } from "./support/fixtures.ts";
 import { databaseUrl, freshSchema, sql } from "./support/postgres.ts";
+import { openPostgres } from "./support/postgres-around.ts";
+import { EVENTS_0_3 } from "./support/postgres-layouts.ts";
 import { chunk, FRONT_MARK, history, KINDS, prompt, textOf, update } from "./support/replay.ts";
 import { CUT, PREFIX, referenceText } from "./support/replay-text.ts";
 
@@ -380,11 +382,8 @@ test("SQLite: a payload that is no JSON is passed over, or a stub if it is the n
 test("Postgres: JSONB is counted as JSON.stringify prints it, wrapped texts as what they wrap", async (t) => {
   const schema = freshSchema(t);
   await sql(`CREATE SCHEMA ${schema}`);
-  await sql(`CREATE TABLE ${schema}.events (id TEXT PRIMARY KEY, event_index BIGINT NOT NULL,
-    session_id TEXT NOT NULL, created_at BIGINT NOT NULL, connection_id TEXT NOT NULL,
-    sender TEXT NOT NULL, payload_json JSONB NOT NULL)`);
-  const driver = new PostgresSessionPersistDriver({ connectionString: databaseUrl(), schema });
-  t.after(() => driver.close());
+  await sql(`CREATE TABLE ${schema}.events (${EVENTS_0_3})`);
+  const driver = openPostgres(t, { schema });
   const payloads = [{ n: 1e21, list: [1.5, 1e-7] }, { hostile: "\0\ud800" }];
   await insert(driver, eventsOf("s", payloads));
   const replay = (await driver.replay("s"))!;
@@ -404,9 +403,7 @@ test("Postgres: steps go on after an index that is no whole number", async (t) =
   await sql(`INSERT INTO ${schema}.events SELECT 'e' || n, n + 0.5, 's', n, 'c', 'agent', to_json(n)
     FROM generate_series(1, 400) AS n`);
   for (const preparedStatements of [false, true]) {
-    const connection = { connectionString: databaseUrl(), schema, preparedStatements };
-    const driver = new PostgresSessionPersistDriver(connection);
-    t.after(() => driver.close());
+    const driver = openPostgres(t, { schema, preparedStatements });
     const { events } = (await driver.replay("s", { maxEvents: 300, maxChars: Infinity }))!;
     const expected = Array.from({ length: 300 }, (_, at) => at + 101);
     assert.deepEqual(

@@ -23,7 +23,7 @@ for (const [end, code, events] of [
 
 test("a process with an idle driver ends by itself and leaves one file", async (t) => {
   const filename = file(t);
-  const { code, stderr } = await runToEnd("idle", [filename]);
+  const { code, stderr } = await runToEnd("idle", [JSON.stringify({ filename })]);
   assert.equal(code, 0, stderr);
   assert.ok(!existsSync(`${filename}-wal`));
 });

@@ -3,24 +3,14 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
-import { Worker } from "node:worker_threads";
 import { allEvents, file, open } from "./support/fixtures.ts";
-
-const program = new URL("support/processes/worker.ts", import.meta.url);
-// A worker doesn't inherit tsx; this registers it before the program is loaded.
-const bootstrap = `
-  import { register } from ${JSON.stringify(import.meta.resolve("tsx/esm/api"))};
-  register();
-  await import(${JSON.stringify(program.href)});
-`;
-const start = (workerData: { filename: string; sessionId: string; count: number }) =>
-  new Worker(new URL(`data:text/javascript,${encodeURIComponent(bootstrap)}`), { workerData });
+import { startWorker } from "./support/fork.ts";
 
 test("a worker terminated mid-insert, 20 times: no crash, nothing acknowledged is lost", async (t) => {
   const filename = file(t);
   for (let round = 0; round < 20; round += 1) {
     const sessionId = `s${round}`;
-    const worker = start({ filename, sessionId, count: 1_000_000 });
+    const worker = startWorker({ options: { filename }, sessionId, count: 1_000_000 });
     const acknowledged: string[] = [];
     const enough = new Promise<void>((resolve, reject) => {
       worker.on("error", reject);
@@ -45,7 +35,9 @@ test("a worker terminated mid-insert, 20 times: no crash, nothing acknowledged i
 test("two workers and the main thread write one file", async (t) => {
   const filename = file(t);
   const driver = open(t, { filename });
-  const workers = ["a", "b"].map((sessionId) => start({ filename, sessionId, count: 100 }));
+  const workers = ["a", "b"].map((sessionId) =>
+    startWorker({ options: { filename }, sessionId, count: 100 }),
+  );
   await Promise.all(workers.map((worker) => once(worker, "exit")));
   for (const sessionId of ["a", "b"]) {
     assert.equal((await allEvents(driver, sessionId)).length, 100);

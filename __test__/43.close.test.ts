@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { SQLiteSessionPersistDriver } from "../index.js";
-import { allEvents, event, file, open, rejection, session } from "./support/fixtures.ts";
+import { allEvents, event, everyCall, file, open, rejection } from "./support/fixtures.ts";
 
 test("close() writes what is queued, synchronously, and settles every promise", async (t) => {
   const filename = file(t);
@@ -41,13 +41,7 @@ for (const filename of [undefined, "", ":memory:", "file"]) {
     const driver = new SQLiteSessionPersistDriver(options);
     driver.close();
     driver.close();
-    for (const call of [
-      () => driver.getSession("s"),
-      () => driver.listSessions(),
-      () => driver.updateSession(session("s")),
-      () => driver.listEvents({ sessionId: "s" }),
-      () => driver.insertEvent("s", event("s", 1)),
-    ]) {
+    for (const call of everyCall(driver)) {
       const error = await rejection(call());
       assert.equal(error.code, "ERR_PERSIST_CLOSED");
       assert.equal(error.name, "Error");

@@ -6,6 +6,7 @@ import type { TestContext } from "node:test";
 import {
   SQLiteSessionPersistDriver,
   type ListPage,
+  type PostgresSessionPersistDriver,
   type SessionEvent,
   type SessionRecord,
   type SQLiteSessionPersistDriverOptions,
@@ -59,6 +60,10 @@ export function event(
   };
 }
 
+/** The first events of many sessions. */
+export const firstEvents = (count: number, name = "") =>
+  Array.from({ length: count }, (_, at) => event(`other-${name}-${at}`, 1));
+
 export function session(id: string, fields: Partial<SessionRecord> = {}): SessionRecord {
   return {
     id,
@@ -69,6 +74,27 @@ export function session(id: string, fields: Partial<SessionRecord> = {}): Sessio
     ...fields,
   };
 }
+
+/** A call of each method. */
+export const everyCall = (driver: SQLiteSessionPersistDriver | PostgresSessionPersistDriver) => [
+  () => driver.getSession("s"),
+  () => driver.listSessions(),
+  () => driver.updateSession(session("s")),
+  () => driver.listEvents({ sessionId: "s" }),
+  () => driver.insertEvent("s", event("s", 1)),
+  () => driver.insertEvents([event("s", 1)]),
+  () => driver.insertEvents([]),
+  () => driver.deleteSession("s"),
+  () => driver.countSessions(),
+  () => driver.countEvents(),
+  () => driver.countEvents({ sessionId: "s" }),
+  () => driver.lastEvent("s"),
+  () => driver.streamSessions().next(),
+  () => driver.streamEvents().next(),
+  () => driver.streamEvents({ sessionId: "s" }).next(),
+  () => driver.stats(),
+  () => driver.replay("s"),
+];
 
 type Lists = {
   listEvents(request: {

@@ -1,7 +1,7 @@
 /** Drivers on the run's database, and what goes on around them there. */
+import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import type { TestContext } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import {
   PostgresSessionPersistDriver,
@@ -9,22 +9,22 @@ import {
 } from "../../index.js";
 import { databaseUrl, freshSchema, sql } from "./postgres.ts";
 import { TypeScriptPostgresDriver } from "./typescript-postgres-driver.ts";
+import { until } from "./waiting.ts";
 
-const UNTIL_MS = 10_000;
+const SOON_MS = 5_000;
 
-/** A driver that is closed after the test, by default on a schema of the test's own. */
-export function openPostgres(
-  t: TestContext,
-  options: PostgresSessionPersistDriverOptions = {},
-): PostgresSessionPersistDriver {
-  const schema = options.schema ?? freshSchema(t);
-  const driver = new PostgresSessionPersistDriver({
-    ...(!options.pool && { connectionString: databaseUrl() }),
-    ...options,
-    schema,
-  });
+/** A driver with these options and no others, which is closed after the test. */
+export function openWith(t: TestContext, options: PostgresSessionPersistDriverOptions) {
+  const driver = new PostgresSessionPersistDriver(options);
   t.after(() => driver.close());
   return driver;
+}
+
+/** One that is, by default, on the run's database and a schema of the test's own. */
+export function openPostgres(t: TestContext, options: PostgresSessionPersistDriverOptions = {}) {
+  const schema = options.schema ?? freshSchema(t);
+  const connection = !options.pool && { connectionString: databaseUrl() };
+  return openWith(t, { ...connection, ...options, schema });
 }
 
 /** A driver in the TypeScript manner that is closed after the test. */
@@ -32,19 +32,6 @@ export function openTypeScript(t: TestContext, schema: string): TypeScriptPostgr
   const driver = new TypeScriptPostgresDriver({ connectionString: databaseUrl(), schema });
   t.after(() => driver.close());
   return driver;
-}
-
-/** A role of the test's own, dropped with its privileges after the test. */
-export async function freshRole(t: TestContext, attributes = "") {
-  const name = `role_${randomBytes(8).toString("hex")}`;
-  await sql(`CREATE ROLE ${name} LOGIN ${attributes}`);
-  t.after(async () => {
-    await sql(`DROP OWNED BY ${name} CASCADE`);
-    await sql(`DROP ROLE ${name}`);
-  });
-  const url = new URL(databaseUrl());
-  url.username = name;
-  return { name, url: url.href };
 }
 
 /** A name by which the server tells the connections of a driver from others. */
@@ -59,6 +46,12 @@ export async function processesOf(application: string): Promise<number[]> {
   return rows.map(({ pid }) => pid);
 }
 
+/** Ends the server processes of an application; a row for each. */
+export const terminate = (application: string) =>
+  sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", [
+    application,
+  ]);
+
 /** How many server processes wait for a lock on a table of the schema. */
 export async function waitersIn(schema: string): Promise<number> {
   const [row] = await sql(
@@ -70,14 +63,42 @@ export async function waitersIn(schema: string): Promise<number> {
   return row.waiters;
 }
 
-/** Resolves when the condition holds, or fails. */
-export async function until(condition: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + UNTIL_MS;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`it did not happen: ${condition}`);
-    await sleep(10);
-  }
+/** Waits until a server process of the application waits for a lock; which one. */
+export async function waitingProcess(application: string): Promise<number> {
+  const text =
+    "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'";
+  let pid: number | undefined;
+  const isWaiting = async () => {
+    pid = (await sql(text, [application]))[0]?.pid;
+    return pid !== undefined;
+  };
+  await until(isWaiting, "a statement waits for a lock", SOON_MS);
+  return pid!;
 }
+
+const isAlive = async (pid: number) =>
+  (await sql("SELECT FROM pg_stat_activity WHERE pid = $1", [pid])).length > 0;
+
+export const untilEnded = (pid: number) =>
+  until(async () => !(await isAlive(pid)), "the old server process ends", SOON_MS);
+
+/** Locks the rows of a table with this id, until the client's transaction ends. */
+export async function lockRow(locker: pg.Client, table: string, id: string): Promise<void> {
+  await locker.query("BEGIN");
+  const { rows } = await locker.query(`SELECT FROM ${table} WHERE id = $1 FOR UPDATE`, [id]);
+  assert.equal(rows.length, 1);
+}
+
+/** Has the statements of a trigger run before each insert into a table of the schema. */
+export const beforeInsert = (schema: string, statements: string, table = "events") =>
+  sql(`
+    CREATE FUNCTION ${schema}.before_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        ${statements}
+        RETURN new;
+      END $$;
+    CREATE TRIGGER before_insert BEFORE INSERT ON ${schema}.${table} FOR EACH ROW
+      EXECUTE FUNCTION ${schema}.before_insert()`);
 
 /** Runs `body` while another transaction holds what `statement` takes. */
 export async function whileHolding<T>(
@@ -96,27 +117,4 @@ export async function whileHolding<T>(
     await release();
     await client.end();
   }
-}
-
-/**
- * What the catalog and the tables of a schema hold, down to the transaction that wrote each row:
- * equal ones mean that nothing was changed in between, not even to what it was.
- */
-export async function snapshot(schema: string): Promise<unknown> {
-  const relations = await sql(
-    `SELECT oid::text, relname, relkind, xmin::text FROM pg_class
-     WHERE relnamespace = to_regnamespace($1) ORDER BY oid`,
-    [schema],
-  );
-  const attributes = await sql(
-    `SELECT attrelid::text, attnum, attname, pg_attribute.xmin::text FROM pg_attribute
-     JOIN pg_class ON pg_class.oid = attrelid
-     WHERE relnamespace = to_regnamespace($1) ORDER BY attrelid, attnum`,
-    [schema],
-  );
-  const tables = relations.filter(({ relkind }) => relkind === "r");
-  const rows = tables.map(({ relname }) =>
-    sql(`SELECT ctid::text, xmin::text AS writer, row::text FROM ${schema}.${relname} AS row`),
-  );
-  return { relations, attributes, rows: await Promise.all(rows) };
 }

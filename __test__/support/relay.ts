@@ -5,7 +5,8 @@
  */
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { addressOf, atPort } from "./postgres.ts";
+import type { TestContext } from "node:test";
+import { addressOf, atPort, databaseUrl, freshSchema } from "./postgres.ts";
 
 /** `ReadyForQuery`: the last message of an answer, but for a byte with the transaction's state. */
 const READY_FOR_QUERY = Buffer.from([0x5a, 0, 0, 0, 5]);
@@ -66,7 +67,8 @@ class Connection {
   }
 
   #fromClient(bytes: Buffer): void {
-    this.#server.write(bytes);
+    if (this.#relay.delayMs > 0) setTimeout(() => this.#server.write(bytes), this.#relay.delayMs);
+    else this.#server.write(bytes);
     if (!this.#relay.swallow || this.#swallow) return;
     this.#request = Buffer.concat([this.#request, bytes]);
     if (!this.#relay.swallow.match(this.#request)) return;
@@ -94,6 +96,8 @@ export class Relay {
   /** The URL of the database, by way of the relay. */
   url = "";
   port = 0;
+  /** How long what a client sends takes to the server. Constant while there are connections. */
+  delayMs = 0;
   /** Whose answer is to be swallowed next. */
   swallow: Swallow | undefined;
   #target: string;
@@ -190,9 +194,21 @@ export class Relay {
   }
 }
 
-/** Starts a relay to the database with this URL. */
-export async function startRelay(target: string): Promise<Relay> {
-  const relay = new Relay(target);
+/** A relay to a database, stopped after the test. */
+export async function relayTo(t: TestContext, url: string): Promise<Relay> {
+  const relay = new Relay(url);
   await relay.listen();
+  t.after(() => relay.stop());
   return relay;
+}
+
+/** The ways of a driver to the run's database: by a relay, and straight. */
+export async function relayed(t: TestContext) {
+  const schema = freshSchema(t);
+  const relay = await relayTo(t, databaseUrl());
+  return {
+    relay,
+    options: { connectionString: relay.url, schema },
+    straight: { connectionString: databaseUrl(), schema },
+  };
 }

@@ -1,17 +1,9 @@
 /** A primary that confirms a commit once its standby has it, and that standby. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { startPostgres } from "./postgres.ts";
+import { until } from "./waiting.ts";
 
 const IN_STEP_WITHIN_MS = 30_000;
 const STANDBY = "standby";
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + IN_STEP_WITHIN_MS;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error("the standby did not follow its primary");
-    await sleep(20);
-  }
-}
 
 /** Starts both. */
 export async function startPair() {
@@ -27,10 +19,11 @@ export async function startPair() {
     }),
     primary.start(),
   ]);
-  await until(async () => {
+  const isInStep = async () => {
     const [row] = await primary.query("SELECT sync_state FROM pg_stat_replication");
     return row?.sync_state === "sync";
-  });
+  };
+  await until(isInStep, "the standby follows its primary", IN_STEP_WITHIN_MS);
 
   return {
     primary,
