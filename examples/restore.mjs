@@ -1,156 +1,166 @@
 /**
- * A session that outlives its process: created and streamed in one, resumed in another.
+ * A session that outlives its process: created and streamed in one, which is killed, and resumed in
+ * another.
  *
  * Runs the published sandbox-agent server and SDK with a scripted agent, on SQLite, or with the
- * argument `postgres` on a PostgreSQL of its own. Nothing leaves the machine. The database stays in
- * demo-data/ for you to open.
+ * argument `postgres` on a PostgreSQL of its own. Nothing leaves the machine. What SQLite stored stays
+ * in demo-data/ for you to open.
  */
-import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { mkdirSync, rmSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { styleText } from "node:util";
 import { SandboxAgent } from "sandbox-agent";
+import * as drivers from "../index.js";
+import { query, table } from "./support/query.mjs";
 import { startServer } from "./support/server.mjs";
-import { stores } from "./support/stores.mjs";
+import { choose, stores } from "./support/stores.mjs";
 
-const CHUNKS = 400;
+const CHUNKS = 2_000;
+/** The process is killed once its application has seen so many events. */
+const KILLED_AFTER = 500;
 const SESSION = "demo";
-const folder = fileURLToPath(new URL("../demo-data", import.meta.url));
+/** The descriptor on which the first process says what its application has seen. */
+const SEEN = 3;
+const QUERY = `SELECT sender, coalesce(payload_json ->> 'method', 'a response') AS envelope,
+       count(*) AS events, min(event_index) AS first, max(event_index) AS last
+FROM events GROUP BY 1, 2 ORDER BY 4`;
 
+const program = fileURLToPath(import.meta.url);
 const step = (text) => console.log(`\n${styleText("bold", text)}`);
-const fact = (name, value) => console.log(`  ${styleText("dim", name.padEnd(26))} ${value}`);
-const count = (number) => number.toLocaleString("en-US");
-const milliseconds = (number) => `${number.toFixed(number < 10 ? 2 : 0)} ms`;
+const line = (text) => console.log(`   ${text}`);
+const count = (number) => Number(number).toLocaleString("en-US");
 
-/** Server, driver and SDK, as an application would start them. */
-async function start({ Driver }, options) {
-  const server = await startServer(`${folder}/home`);
-  const persist = new Driver(options);
-  const sdk = await SandboxAgent.connect({
-    baseUrl: server.baseUrl,
-    persist: persist.replayView(),
-  });
-  return { server, persist, sdk };
+/** Driver and SDK, as an application would start them. */
+async function connect(store, options, baseUrl) {
+  const persist = new drivers[stores[store].driver](options);
+  const sdk = await SandboxAgent.connect({ baseUrl, persist: persist.replayView() });
+  return { persist, sdk };
 }
 
-async function stop({ server, persist, sdk }) {
-  await sdk.dispose();
-  await server.stop();
-  await persist.close();
+/** The first process: a session streams, until the process is killed. */
+async function stream({ sdk }) {
+  const session = await sdk.createSession({ id: SESSION, agent: "mock", cwd: process.cwd() });
+  // Written at once, as nothing that is put off survives.
+  session.onEvent(({ eventIndex }) => writeSync(SEEN, `${eventIndex}\n`));
+  await session.prompt([{ type: "text", text: `stream ${CHUNKS} 60` }]);
 }
 
-/** Sends a prompt and waits for the chunk of the answer that begins with `last`. */
-async function ask(session, text, last) {
-  const chunks = [];
+/** The agent's answer to a question that it answers in one chunk. */
+async function ask(session, text) {
   const answered = new Promise((resolve) => {
-    const unsubscribe = session.onEvent(({ payload }) => {
+    session.onEvent(({ payload }) => {
       const update = payload.params?.update;
-      if (update?.sessionUpdate !== "agent_message_chunk") return;
-      chunks.push(update.content.text);
-      if (update.content.text.startsWith(last)) resolve(unsubscribe());
+      if (update?.sessionUpdate === "agent_message_chunk") resolve(update.content.text);
     });
   });
   await session.prompt([{ type: "text", text }]);
-  await answered;
-  return chunks;
+  return answered;
 }
 
-async function history(persist) {
-  const events = [];
-  let cursor;
-  do {
-    const page = await persist.listEvents({ sessionId: SESSION, cursor });
-    events.push(...page.items);
-    cursor = page.nextCursor;
-  } while (cursor);
-  return events;
-}
-
-const digest = (events) => createHash("sha256").update(JSON.stringify(events)).digest("hex");
-
-/** The first process: a session streams. */
-async function stream(running) {
-  const session = await running.sdk.createSession({ id: SESSION, agent: "mock", cwd: folder });
-  fact("session", `${session.id}, agent ${session.agent}, server ${running.server.baseUrl}`);
-  const began = performance.now();
-  const answer = await ask(session, `stream ${CHUNKS} 60`, `${CHUNKS} `);
-  const streamed = performance.now() - began;
-  fact("answer", `${count(answer.length)} chunks, each durable before the application saw it`);
-  fact(
-    "time for the turn",
-    `${milliseconds(streamed)}, ${milliseconds(streamed / CHUNKS)} a chunk`,
-  );
-  const events = await history(running.persist);
-  fact("events stored", count(events.length));
-  fact("their SHA-256", digest(events));
-  return true;
+/** The numbers of the chunks in what was replayed to the agent. */
+function replayedChunks(replayed) {
+  const lines = replayed.split("\n").filter((line) => line.startsWith("{"));
+  const texts = lines.map((line) => JSON.parse(line).payload.params?.update?.content?.text ?? "");
+  return texts.join("").match(/\d+(?= the agent reads)/g) ?? [];
 }
 
 /** The second process: the session is resumed. */
-async function resume(running) {
-  const events = await history(running.persist);
-  fact("events found", count(events.length));
-  fact("their SHA-256", digest(events));
+async function resume({ sdk, persist }) {
   const began = performance.now();
-  const resumed = await running.sdk.resumeSession(SESSION);
-  fact("resumed in", `${milliseconds(performance.now() - began)}, the agent's start included`);
-  const [report] = await ask(resumed, "What do you remember?", "{");
-  const { replayed } = JSON.parse(report);
-  const lines = replayed.split("\n").filter((line) => line.startsWith("{"));
-  const texts = lines.map((line) => JSON.parse(line).payload.params?.update?.content?.text ?? "");
-  const chunks = texts.join("").match(/\d+(?= the agent reads)/g) ?? [];
-  fact("replayed to the agent", `${count(replayed.length)} characters, the newest that there are:`);
-  fact("", `chunks ${chunks[0]} to ${chunks.at(-1)} of ${CHUNKS}, joined`);
-  const indexes = (await history(running.persist)).map(({ eventIndex }) => eventIndex);
-  const hasNoGap = indexes.every((index, at) => index === at + 1);
-  fact(
-    "after one more turn",
-    `${count(indexes.length)} events, numbered ${hasNoGap ? "without a gap" : "WITH GAPS"}`,
+  const resumed = await sdk.resumeSession(SESSION);
+  const took = Math.round(performance.now() - began);
+  line(`It was resumed in ${took} ms, the start of a new agent included.`);
+  const { replayed } = JSON.parse(await ask(resumed, "What do you remember?"));
+  const chunks = replayedChunks(replayed);
+  line(`The agent was told the newest ${count(replayed.length)} characters of its history:`);
+  line(`chunks ${chunks[0]} to ${chunks.at(-1)} of the answer that was cut off.`);
+  const indexes = [];
+  for await (const event of persist.streamEvents({ sessionId: SESSION })) {
+    indexes.push(event.eventIndex);
+  }
+  const isWhole = indexes.every((index, at) => index === at + 1);
+  line(
+    `It has ${count(indexes.length)} events now, numbered ${isWhole ? "without" : "WITH"} gaps.`,
   );
-  return hasNoGap && chunks.at(-1) === String(CHUNKS) && events.length > 0;
+  return isWhole && chunks.length > 0;
 }
-
-const phases = { stream, resume };
 
 /** What such a process does. */
-async function runPhase(name, phase, options) {
-  const running = await start(stores[name], JSON.parse(options));
-  try {
-    process.exitCode = (await phases[phase](running)) ? 0 : 1;
-  } finally {
-    await stop(running);
+async function runPhase(phase, store, { options, baseUrl }) {
+  const connected = await connect(store, options, baseUrl);
+  if (phase === "stream") return stream(connected);
+  process.exitCode = (await resume(connected)) ? 0 : 1;
+  await connected.sdk.dispose();
+  await connected.persist.close();
+}
+
+/** Starts a phase in a process of its own, and a server beside it, which `stop` ends. */
+async function startPhase(phase, store, options) {
+  const home = mkdtempSync(join(tmpdir(), "sandbox-agent-"));
+  const server = await startServer(home);
+  const settings = JSON.stringify({ options, baseUrl: server.baseUrl });
+  const child = spawn(process.execPath, [program, store, phase, settings], {
+    stdio: ["ignore", "inherit", "inherit", "pipe"],
+  });
+  const stop = async () => {
+    await server.stop();
+    rmSync(home, { recursive: true, force: true });
+  };
+  return { child, exited: once(child, "close"), stop };
+}
+
+/** Kills a process that streams, and returns the last event that its application has seen. */
+async function killMidway({ child, exited, stop }) {
+  let seen = 0;
+  for await (const index of createInterface({ input: child.stdio[SEEN] })) {
+    seen = Number(index);
+    if (seen >= KILLED_AFTER) child.kill("SIGKILL");
   }
+  const [, signal] = await exited;
+  await stop();
+  if (signal !== "SIGKILL" && process.platform !== "win32") throw new Error("it ended by itself");
+  return seen;
 }
 
-/** Runs a phase in a process of its own. */
-function inProcessOfItsOwn(name, phase, options) {
-  const args = [fileURLToPath(import.meta.url), name, phase, JSON.stringify(options)];
-  const { status } = spawnSync(process.execPath, args, { stdio: "inherit" });
-  if (status !== 0) process.exit(status ?? 1);
-}
+async function demonstrate(store) {
+  const database = await stores[store].start();
 
-async function demonstrate(name) {
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
-  const store = await stores[name].start(folder);
-  step("1  A process starts the server, creates a session and streams an answer");
-  inProcessOfItsOwn(name, "stream", store.options);
-  step(`2  Process and server have ended. What is left is ${store.what}`);
-  for (const [what, size] of await store.left()) fact(what, size);
-  step("3  Another process starts a new server and resumes the session");
-  inProcessOfItsOwn(name, "resume", store.options);
-  step(styleText("green", "The session is back."));
-  for (const line of await store.end()) console.log(line && `  ${line}`);
+  step("1  A process creates a session, an agent streams its answer, and kill -9 ends the process");
+  const seen = await killMidway(await startPhase("stream", store, database.options));
+  line(`Its application had seen event ${count(seen)}, in the middle of ${count(CHUNKS)} chunks.`);
+
+  step(`2  What is left is ${database.place}`);
+  const [{ events, last }] = await query(
+    database.place,
+    "SELECT count(*) AS events, max(event_index) AS last FROM events",
+  );
+  const isAllThere = Number(events) === Number(last) && last >= seen;
+  line(
+    isAllThere
+      ? `It has events 1 to ${count(last)}: all that the application had seen.`
+      : `It has ${count(events)} events up to ${count(last)}: EVENTS ARE MISSING.`,
+  );
   console.log();
+  for (const text of `${QUERY};`.split("\n")) line(text);
+  console.log();
+  for (const row of table(await query(database.place, QUERY))) line(row);
+
+  step("3  Another process, with a new server, resumes the session");
+  const { exited, stop } = await startPhase("resume", store, database.options);
+  const [code] = await exited;
+  await stop();
+  if (code !== 0 || !isAllThere) throw new Error("the session is not what it was");
+
+  step("The session is back.");
+  await database.end();
 }
 
-const [name = "sqlite", phase, options] = process.argv.slice(2);
-if (!Object.hasOwn(stores, name)) {
-  console.error(`no database ${name}: there are ${Object.keys(stores).join(" and ")}`);
-  process.exitCode = 1;
-} else if (phase) {
-  await runPhase(name, phase, options);
-} else {
-  await demonstrate(name);
-}
+const [name, phase, settings] = process.argv.slice(2);
+const store = choose(name);
+if (phase) await runPhase(phase, store, JSON.parse(settings));
+else await demonstrate(store);

@@ -1,6 +1,7 @@
 /** Installs, builds the release addon and compares the drivers: see benchmark/bench.ts. */
-import { build, install, run } from "./setup.mjs";
+import { build, install, requireCompilers, run } from "./setup.mjs";
 
+requireCompilers();
 install();
 build("release");
 run(process.execPath, ["--import", "tsx", "benchmark/bench.ts", ...process.argv.slice(2)]);

@@ -1,7 +1,9 @@
 /** Installs, builds and runs the main job, on SQLite or `postgres`: see examples/restore.mjs. */
-import { build, install, run } from "./setup.mjs";
+import { choose } from "../examples/support/stores.mjs";
+import { build, install, requireCompilers, run } from "./setup.mjs";
 
-console.log("Installing and building; the first time this takes some minutes …");
+const store = choose(process.argv[2]);
+requireCompilers();
 install();
 build("release");
-run(process.execPath, ["examples/restore.mjs", ...process.argv.slice(2)]);
+run(process.execPath, ["examples/restore.mjs", store]);

@@ -2,4 +2,4 @@
 import { build, run } from "./setup.mjs";
 
 build("debug");
-run("git", ["diff", "--exit-code", "--", "binding.js", "index.d.ts"]);
+run("git", ["diff", "--exit-code", "--", "binding.js", "binding.d.ts"]);

@@ -1,12 +1,15 @@
 /**
  * Real PostgreSQL servers on 127.0.0.1, from the binaries that npm has. For tests, the demo and
  * the benchmark: a server of theirs begins with an empty database and ends with their process.
+ * Run as a program, it is a server for the process that started it: it prints its URL, and ends when
+ * its input does.
  */
 import { execFile, spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import pg from "pg";
 import {
@@ -236,4 +239,10 @@ export async function startPostgres({ port, config = {}, files = {}, copyOf } = 
   const server = new Postgres(folder, port ?? (await freePort()), { ...config });
   await server.start();
   return server;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const server = await startPostgres();
+  console.log(server.url);
+  process.stdin.resume().once("end", () => server.stop());
 }

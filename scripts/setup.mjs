@@ -3,7 +3,12 @@ import { spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
+export { requireCompilers } from "./requirements.mjs";
+
 export const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Says what begins, and may take minutes. */
+export const stage = (text) => console.log(`> ${text}`);
 
 /** Runs a command and ends the process with its exit code if it fails. */
 export function run(command, args, options = {}) {
@@ -28,12 +33,17 @@ export function install() {
   const isCurrent =
     existsSync(installed) &&
     statSync(installed).mtimeMs >= statSync(`${root}/package-lock.json`).mtimeMs;
-  if (!isCurrent) npm(["ci", "--no-audit", "--no-fund"]);
+  if (isCurrent) return;
+  stage("npm ci");
+  npm(["ci", "--no-audit", "--no-fund"]);
 }
 
-/** Builds the addon: `debug`, quick to build, or `release`, as the package has it. */
+/**
+ * Builds the addon: `debug`, quick to build, or `release`, as the package has it. The command is always
+ * the same, as the napi CLI has cargo build all of the crate again for another one, such as a quiet one.
+ */
 export function build(profile) {
   const script = profile === "release" ? "build" : "build:debug";
-  // The last two are cargo's: warnings and errors, but not each crate.
-  npm(["run", "--silent", script, "--", "--", "--quiet"]);
+  stage(`npm run ${script}: the first time this takes some minutes`);
+  npm(["run", "--silent", script]);
 }

@@ -2,12 +2,12 @@
  * Tries the packages as their users meet them: packed, installed where there is no compiler, in every
  * runtime and bundler. Prints what was run where.
  */
-import { copyFileSync, existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { runNodeTests } from "./node-tests.mjs";
 import { packAll } from "./pack.mjs";
-import { addonName, buildPortable, hostTarget, packageFolder } from "./portable.mjs";
-import { install, npm, root } from "./setup.mjs";
+import { buildPortable, hostTarget } from "./portable.mjs";
+import { install, npm, requireCompilers, root } from "./setup.mjs";
 
 const folder = join(root, "__test__", "package");
 const results = join(root, "target", "runtimes.jsonl");
@@ -21,15 +21,16 @@ function table(rows) {
   return shown.map((line) => `| ${line} |`).join("\n");
 }
 
+// An addon that is given is what is to be tested, as for `npm test`.
+const given = process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
+delete process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
+if (!given) requireCompilers();
 install();
 npm(["ci", "--no-audit", "--no-fund", "--ignore-scripts"], { cwd: folder });
 const target = hostTarget();
-// As for `npm test`: an addon that is given is what is to be tested.
-const given = process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
-delete process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
-if (given) copyFileSync(given, join(packageFolder(target), addonName(target)));
-else buildPortable(target);
-const packages = packAll(target, join(root, "target", "packages"));
+const addon = given ?? buildPortable(target);
+const packed = (way) => packAll(target, addon, join(root, "target", "packages", way), way);
+const packages = { ...packed("published"), local: packed("local") };
 rmSync(results, { force: true });
 const files = readdirSync(folder).filter((name) => name.endsWith(".test.ts"));
 await runNodeTests(

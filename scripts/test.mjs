@@ -5,16 +5,9 @@
  */
 import { readdirSync } from "node:fs";
 import { runNodeTests } from "./node-tests.mjs";
-import { build, install, root, run } from "./setup.mjs";
+import { build, install, requireCompilers, root, run, stage } from "./setup.mjs";
 
 const chosen = process.argv.slice(2);
-install();
-// An addon that is given is what is to be tested.
-if (!process.env.NAPI_RS_NATIVE_LIBRARY_PATH) {
-  if (chosen.length === 0) run("cargo", ["test", "--quiet"]);
-  build("debug");
-}
-
 const files = readdirSync(`${root}/__test__`)
   .filter((name) => name.endsWith(".test.ts"))
   .filter((name) => chosen.length === 0 || chosen.some((prefix) => name.startsWith(prefix)))
@@ -24,4 +17,14 @@ if (files.length === 0) {
   process.exit(1);
 }
 
+// An addon that is given is what is to be tested.
+const isGiven = Boolean(process.env.NAPI_RS_NATIVE_LIBRARY_PATH);
+if (!isGiven) requireCompilers();
+install();
+if (!isGiven && chosen.length === 0) {
+  stage("cargo test: the first time this takes some minutes");
+  run("cargo", ["test", "--", "--quiet"]);
+}
+if (!isGiven) build("debug");
+stage("node --test");
 await runNodeTests(files.map((name) => `__test__/${name}`));

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, before, test, type TestContext } from "node:test";
 import { startServer } from "../../examples/support/server.mjs";
 import {
   COMPILERS,
@@ -22,6 +22,8 @@ import {
 const PORT = 2468;
 const NAME = "sandbox-agent-persist";
 const SDK = "sandbox-agent@0.4.2";
+/** Next's program, in an application that has it. */
+const NEXT = "node_modules/next/dist/bin/next";
 const [sqlite, postgres, view] = snippets();
 
 let server: { stop(): Promise<void> };
@@ -90,7 +92,7 @@ for (const [alias, code] of [
   ["@sandbox-agent/persist-postgres", postgres],
 ] as const) {
   test(`under the name ${alias}, with the application's code as it was`, async () => {
-    const path = await project([SDK], alias);
+    const path = await project([SDK], { names: [alias] });
     assert.ok(code.includes(`from "${NAME}"`));
     const unchanged = code.replace(`from "${NAME}"`, `from "${alias}"`);
     write(path, { "app.mjs": unchanged + continuation(alias) });
@@ -100,7 +102,7 @@ for (const [alias, code] of [
 
 test("under both names in one application, with one copy of the addon", async () => {
   const names = ["@sandbox-agent/persist-sqlite", "@sandbox-agent/persist-postgres"];
-  const path = await project([], ...names);
+  const path = await project([], { names });
   write(path, {
     "both.mjs": `import { SQLiteSessionPersistDriver as One } from "${names[0]}";
       import { SQLiteSessionPersistDriver as Other } from "${names[1]}";
@@ -146,25 +148,11 @@ test("built by Vite for a server", async () => {
   await runs("vite/vite.mjs");
 });
 
-test("in a server built by Next, marked as external", async (t) => {
-  const path = await project([SDK, "next@16.4.6", "react@19.3.1", "react-dom@19.3.1"]);
-  write(path, {
-    "next.config.mjs": `export default {
-      serverExternalPackages: ["${NAME}", "sandbox-agent"], turbopack: { root: import.meta.dirname } };`,
-    "app/layout.jsx": `export default ({ children }) => <html><body>{children}</body></html>;`,
-    "app/api/route.js": `import { SandboxAgent } from "sandbox-agent";
-      import { SQLiteSessionPersistDriver } from "${NAME}";
-      export const dynamic = "force-dynamic";
-      export async function GET() {
-        ${sqlite.replaceAll(/^import .*$/gm, "")}${continuation("next").replace(/console\.log\((.*)\);/, "return new Response($1);")}
-      }`,
-  });
-  const next = join(path, "node_modules/next/dist/bin/next");
-  const env = { ...environment, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" as const };
-  await run(process.execPath, [next, "build"], { cwd: path, env });
-  const started = spawn(process.execPath, [next, "start", "--port", "0"], { cwd: path, env });
+/** Starts a server that Next has built, and returns its URL. */
+async function startNext(t: TestContext, path: string, env: NodeJS.ProcessEnv): Promise<string> {
+  const started = spawn(process.execPath, [NEXT, "start", "--port", "0"], { cwd: path, env });
   t.after(() => started.kill());
-  const url = await new Promise<string>((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     let printed = "";
     for (const stream of [started.stdout, started.stderr]) {
       stream.on("data", (data) => {
@@ -175,9 +163,29 @@ test("in a server built by Next, marked as external", async (t) => {
     }
     started.once("exit", () => reject(new Error(printed)));
   });
-  const response = await fetch(`${url}/api`);
-  assert.deepEqual([response.status, await response.text()], [200, "ok"]);
-});
+}
+
+for (const bundler of ["turbopack", "webpack"]) {
+  test(`in a server built by Next with ${bundler}, marked as external`, async (t) => {
+    const others = [SDK, "next@16.4.6", "react@19.3.1", "react-dom@19.3.1"];
+    const path = await project(others, { from: packages.local });
+    write(path, {
+      "next.config.mjs": `export default {
+        serverExternalPackages: ["${NAME}", "sandbox-agent"], turbopack: { root: import.meta.dirname } };`,
+      "app/layout.jsx": `export default ({ children }) => <html><body>{children}</body></html>;`,
+      "app/api/route.js": `import { SandboxAgent } from "sandbox-agent";
+        import { SQLiteSessionPersistDriver } from "${NAME}";
+        export const dynamic = "force-dynamic";
+        export async function GET() {
+          ${sqlite.replaceAll(/^import .*$/gm, "")}${continuation("next").replace(/console\.log\((.*)\);/, "return new Response($1);")}
+        }`,
+    });
+    const env = { ...environment, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" as const };
+    await run(process.execPath, [NEXT, "build", `--${bundler}`], { cwd: path, env });
+    const response = await fetch(`${await startNext(t, path, env)}/api`);
+    assert.deepEqual([response.status, await response.text()], [200, "ok"]);
+  });
+}
 
 /** The main package alone, beside which a test puts what is loaded in the addon's place. */
 async function mainAlone(): Promise<string> {
@@ -230,12 +238,15 @@ test(
     const path = folder();
     copyFileSync(packages.addon, join(path, "copy.node"));
     const code = `
-      const [One, Other] = process.argv.slice(1).map((file) => require(file).SQLiteSessionPersistDriver);
-      const first = new One({ filename: "a.db" });
-      try { new Other({ filename: "a.db" }) } catch (error) { console.log(error.code + " " + error.message) }
-      new One({ filename: "a.db" }).close();
+      const [one, other] = process.argv.slice(1).map((file) => {
+        const { Binding } = require(file);
+        return new Binding(JSON.parse, JSON.stringify, Object, Error, TypeError);
+      });
+      const first = one.openSqlite({ filename: "a.db" });
+      try { other.openSqlite({ filename: "a.db" }) } catch (error) { console.log(error.code + " " + error.message) }
+      one.openSqlite({ filename: "a.db" }).close();
       first.close();
-      new Other({ filename: "a.db" }).close();`;
+      other.openSqlite({ filename: "a.db" }).close();`;
     const printed = await run(
       process.execPath,
       ["-e", code, packages.addon, join(path, "copy.node")],

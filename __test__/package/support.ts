@@ -9,18 +9,21 @@ import { promisify } from "node:util";
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const TIME_LIMIT_MS = 300_000;
 
-/** The tarballs, which scripts/test-package.mjs has packed, and the addon. */
-export const packages: { main: string; platform: string; addon: string } = JSON.parse(
-  process.env.TEST_PACKAGES ?? "{}",
-);
+type Packed = { main: string; platform: string; addon: string };
+/** The tarballs as published, and as `npm run pack:local` packs them; scripts/test-package.mjs has made them. */
+export const packages: Packed & { local: Packed } = JSON.parse(process.env.TEST_PACKAGES ?? "{}");
 /** What this folder has installed. */
 export const installed = fileURLToPath(new URL("node_modules/", import.meta.url));
 export const COMPILERS = ["cargo", "rustc", "cc", "gcc", "g++", "clang", "make", "python3"];
 
+const folders: string[] = [];
+process.on("exit", () => {
+  for (const path of folders) rmSync(path, { recursive: true, force: true });
+});
 /** A folder of the caller's own, removed when the process ends. */
 export function folder(): string {
   const path = mkdtempSync(join(tmpdir(), "persist-package-"));
-  process.on("exit", () => rmSync(path, { recursive: true, force: true }));
+  folders.push(path);
   return path;
 }
 
@@ -50,12 +53,15 @@ export const npm = (args: string[], cwd: string) =>
   run(process.execPath, [process.env.npm_execpath!, ...args, "--no-audit", "--no-fund"], { cwd });
 
 /** A folder with both packages and others installed, under the names that an application knows it by. */
-export async function project(others: string[], ...names: string[]): Promise<string> {
+export async function project(
+  others: string[],
+  { names = [], from = packages }: { names?: string[]; from?: Packed } = {},
+): Promise<string> {
   const path = folder();
   writeFileSync(join(path, "package.json"), JSON.stringify({ private: true }));
-  const aliases = names.map((name) => `${name}@file:${packages.main}`);
-  const main = aliases.length > 0 ? aliases : [packages.main];
-  await npm(["install", ...main, packages.platform, ...others], path);
+  const aliases = names.map((name) => `${name}@file:${from.main}`);
+  const main = aliases.length > 0 ? aliases : [from.main];
+  await npm(["install", ...main, from.platform, ...others], path);
   return path;
 }
 
@@ -67,11 +73,12 @@ export function write(path: string, files: Record<string, string>) {
   }
 }
 
-/** The README's first snippets: on SQLite, on PostgreSQL, and through a view. */
+/** The README's snippets that connect: on SQLite, on PostgreSQL, and through a view. */
 export function snippets(): [sqlite: string, postgres: string, view: string] {
   const readme = readFileSync(join(root, "README.md"), "utf8");
   const blocks = [...readme.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code!);
-  return blocks.slice(0, 3) as [string, string, string];
+  const connects = blocks.filter((code) => code.includes("SandboxAgent.connect"));
+  return connects.slice(0, 3) as [string, string, string];
 }
 
 /** What a snippet is followed by, to see that it works: a session is streamed and read. */

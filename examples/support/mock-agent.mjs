@@ -4,11 +4,16 @@
  * - "stream <chunks> <characters>" answers with that many chunks of that length.
  * - "work" plays a turn of an agent at work: thoughts, tools and an answer.
  * - anything else answers with what the agent was given as replayed history.
+ *
+ * Where MOCK_AGENT_SENT names a file, a line there tells of each chunk that was sent: when, by which
+ * session, and its text.
  */
+import { appendFileSync } from "node:fs";
 import { Readable, Writable } from "node:stream";
 import { agent, methods, ndJsonStream, PROTOCOL_VERSION } from "@agentclientprotocol/sdk";
 import { scriptedTurn } from "./scripted-turn.mjs";
 
+const RECORD = process.env.MOCK_AGENT_SENT;
 const REPLAY = "Previous session history is replayed below";
 const WORDS = "the agent reads the file, edits a line, runs the tests and explains what it did ";
 
@@ -19,8 +24,10 @@ const chunkOf = (index, characters) =>
 async function answer({ params, client }) {
   const { sessionId, prompt } = params;
   const send = (update) => client.notify(methods.client.session.update, { sessionId, update });
-  const say = (text) =>
-    send({ sessionUpdate: "agent_message_chunk", content: { type: "text", text } });
+  const say = async (text) => {
+    await send({ sessionUpdate: "agent_message_chunk", content: { type: "text", text } });
+    if (RECORD) appendFileSync(RECORD, `${JSON.stringify({ at: Date.now(), sessionId, text })}\n`);
+  };
   const texts = textOf(prompt);
   const order = /^stream (\d+) (\d+)/.exec(texts.at(-1) ?? "");
   if (order) {

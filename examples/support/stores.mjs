@@ -1,84 +1,77 @@
 /**
- * The databases that the demo runs on. Each makes itself ready in an empty folder and says what
- * a driver takes to use it, what a process leaves in it, and how the reader can look.
+ * The databases that the demo runs on: what a driver takes to use each, where it is for a reader, and
+ * its end. Imports nothing that has to be installed or built, as the demo can be asked for one that
+ * there isn't before that.
  */
-import { cpSync, statSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join, relative } from "node:path";
-import { PostgresSessionPersistDriver, SQLiteSessionPersistDriver } from "../../index.js";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 
-const count = (number) => number.toLocaleString("en-US");
+const data = fileURLToPath(new URL("../../demo-data", import.meta.url));
+const tool = fileURLToPath(new URL("query.mjs", import.meta.url));
 const shown = (path) => relative(process.cwd(), path);
 
-/** A file. */
-async function startSQLite(folder) {
-  const filename = join(folder, "sandbox-agent.db");
-  return {
-    options: { filename },
-    what: "a file",
-    left: async () => [[shown(filename), `${count(statSync(filename).size)} bytes`]],
-    end: async () => [
-      `Its database is ${shown(filename)}; any SQLite shell opens it. The rest of demo-data/ is`,
-      "the server's own.",
-    ],
-  };
-}
-
-const QUERIES = [
-  `SELECT sender, coalesce(payload_json ->> 'method', 'a response') AS envelope,
-       count(*), min(event_index) AS first, max(event_index) AS last
-FROM events GROUP BY 1, 2 ORDER BY first;`,
-  `SELECT event_index, sender, left(payload_json::text, 60) AS payload
-FROM events WHERE event_index IN (1, (SELECT max(event_index) FROM events)) ORDER BY 1;`,
+/** Commands that show what is stored, one a line: the database's own shell, and Node's for who has none. */
+const commands = (shell, place) => [
+  `${shell} ${place}`,
+  `node ${shown(tool)} ${place} "SELECT id, agent, created_at FROM sessions"`,
 ];
+const print = (lines) => console.log(lines.map((line) => line && `   ${line}`).join("\n"));
 
-/** As psql shows rows. */
-function table(rows) {
-  const lines = [Object.keys(rows[0]), ...rows.map((row) => Object.values(row).map(String))];
-  const widths = lines[0].map((_, column) => Math.max(...lines.map((line) => line[column].length)));
-  const [head, ...body] = lines.map((line) =>
-    ` ${line.map((value, column) => value.padEnd(widths[column])).join(" | ")}`.trimEnd(),
-  );
-  return [head, widths.map((width) => "-".repeat(width + 2)).join("+"), ...body];
+/** A new folder in demo-data/: what earlier runs left there is theirs. */
+function newFolder() {
+  mkdirSync(data, { recursive: true });
+  for (let run = 1; ; run += 1) {
+    const folder = join(data, String(run));
+    try {
+      mkdirSync(folder);
+      return folder;
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error;
+    }
+  }
 }
 
-/** A server of the demo's own, which runs as long as the demo. */
-async function startPostgres(folder) {
+/** A file, which stays. */
+async function startSQLite() {
+  const filename = join(newFolder(), "sandbox-agent.db");
+  const place = shown(filename);
+  const end = async () => print(["To look into it:", "", ...commands("sqlite3", place)]);
+  return { options: { filename }, place, end };
+}
+
+function untilEnter(question) {
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  return new Promise((resolve) => {
+    terminal.once("close", resolve);
+    terminal.question(question, () => terminal.close());
+  });
+}
+
+/** A server of the demo's own, which ends with it. */
+async function startPostgres() {
   const { startPostgres } = await import("../../scripts/postgres.mjs");
   const server = await startPostgres();
-  const data = join(folder, "postgres");
-  return {
-    options: { connectionString: server.url },
-    what: `a database, ${server.url}`,
-    left: async () => {
-      const bytes = "pg_total_relation_size(name::regclass)::float8 AS bytes";
-      const rows = await server.query(
-        `SELECT name, ${bytes} FROM unnest('{sessions,events}'::text[]) AS name`,
-      );
-      return rows.map(({ name, bytes }) => [name, `${count(bytes)} bytes, its indexes included`]);
-    },
-    end: async () => {
-      const found = [];
-      for (const query of QUERIES) {
-        found.push(...query.split("\n"), ...table(await server.query(query)), "");
-      }
-      const [{ version }] = await server.query("SELECT split_part(version(), '.', 1) AS version");
-      await server.stop();
-      // It ran elsewhere: as root it is another user's, who may not come here.
-      cpSync(server.folder, data, { recursive: true });
-      return [
-        "Its events, as SQL finds them:",
-        "",
-        ...found,
-        `The server has ended. Its data is ${shown(data)}, which ${version} opens:`,
-        "",
-        `postgres -D ${shown(data)} -p ${server.port} -k "" &`,
-        `psql ${server.url}`,
-      ];
-    },
+  const end = async () => {
+    // In CI nobody is there to look.
+    if (process.stdin.isTTY && process.stdout.isTTY) {
+      print(["To look into it, in another terminal:", "", ...commands("psql", server.url)]);
+      await untilEnter("\n   The server runs until you press Enter. ");
+    }
+    await server.stop();
   };
+  return { options: { connectionString: server.url }, place: server.url, end };
 }
 
 export const stores = {
-  sqlite: { Driver: SQLiteSessionPersistDriver, start: startSQLite },
-  postgres: { Driver: PostgresSessionPersistDriver, start: startPostgres },
+  sqlite: { driver: "SQLiteSessionPersistDriver", start: startSQLite },
+  postgres: { driver: "PostgresSessionPersistDriver", start: startPostgres },
 };
+
+/** The name of a store; for one that there isn't, says so and ends the process. */
+export function choose(name = "sqlite") {
+  if (Object.hasOwn(stores, name)) return name;
+  console.error(`There is no demo on "${name}": it runs on ${Object.keys(stores).join(" or ")}.`);
+  process.exit(1);
+}
