@@ -14,7 +14,7 @@ import { cpus, release as systemRelease, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
-import { comparisons, type Comparison } from "./comparisons.ts";
+import { comparisonsOf, type Comparison } from "./comparisons.ts";
 import { DATABASES, type BenchmarkDatabase } from "./databases.ts";
 import type { DatabaseName, DriverName } from "./drivers.ts";
 import type { Figures, Trial, Workload } from "./trial.ts";
@@ -26,6 +26,7 @@ const { positionals, values } = parseArgs({
 const isQuick = positionals.includes("quick");
 const trials = Number(values.trials ?? (isQuick ? 3 : 7));
 const root = fileURLToPath(new URL("..", import.meta.url));
+const NAME_WIDTH = 30;
 const results = join(root, "benchmark", "results");
 mkdirSync(results, { recursive: true });
 const folder = mkdtempSync(join(results, "run-"));
@@ -41,9 +42,12 @@ const median = (numbers: number[]) => {
   return sorted[Math.floor(sorted.length / 2)]!;
 };
 
-/** How many stored events a workload reads. */
-const historyOf = (workload: Workload | undefined) =>
-  workload?.kind === "read" || workload?.kind === "resume" ? workload.events : undefined;
+/** The stored events that a workload begins with, if any. */
+function historyOf(workload: Workload) {
+  const { kind } = workload;
+  if (kind !== "read" && kind !== "resume" && kind !== "stream" && kind !== "delete") return;
+  return { events: workload.events, isChanged: kind === "delete" };
+}
 
 async function runTrial(
   { database: name, workloads }: Comparison,
@@ -86,11 +90,14 @@ async function compare(comparison: Comparison, database: BenchmarkDatabase) {
   const valuesOf = (name: DriverName) =>
     figures.get(name)!.map((it) => it[isTime ? "milliseconds" : "perSecond"]!);
   const ours = median(valuesOf("native"));
+  const measured = (all: number[], unit: string) => {
+    const spread = `${show(Math.min(...all))}–${show(Math.max(...all))}`;
+    return `${`${show(median(all))} ${unit}`.padStart(18)}  [${spread}]`;
+  };
   console.log(`\n${title}`);
   for (const name of names) {
     const all = valuesOf(name);
     const value = median(all);
-    const spread = `${show(Math.min(...all))}–${show(Math.max(...all))}`;
     const workload = workloads[name]!;
     const each =
       workload.kind === "read"
@@ -106,8 +113,12 @@ async function compare(comparison: Comparison, database: BenchmarkDatabase) {
       const verdict = aim === undefined ? "" : ` (aim ${aim}: ${times >= aim ? "met" : "missed"})`;
       ratio += `  native is ${times.toFixed(2)}×${verdict}`;
     }
-    const measured = `${show(value)} ${unit}`.padStart(18);
-    console.log(`  ${name.padEnd(17)}${measured}  [${spread}]${each}${stall}${ratio}`);
+    console.log(`  ${name.padEnd(NAME_WIDTH)}${measured(all, unit)}${each}${stall}${ratio}`);
+    const seen = figures.get(name)!.map(({ more }) => more ?? {});
+    for (const label of Object.keys(seen[0]!)) {
+      const ofAll = seen.map((more) => more[label]!);
+      console.log(`    ${label.padEnd(NAME_WIDTH)}${measured(ofAll, "")}`);
+    }
   }
 }
 
@@ -120,6 +131,7 @@ function environment(databases: Iterable<BenchmarkDatabase>) {
 }
 
 const only = values.only.toLowerCase();
+const comparisons = comparisonsOf(isQuick);
 const chosen = comparisons.filter(({ title }) => title.toLowerCase().includes(only));
 const histories = new Set<string>();
 const databases = new Map<DatabaseName, BenchmarkDatabase>();
@@ -134,11 +146,11 @@ try {
   environment(databases.values());
   for (const comparison of chosen) {
     const database = databases.get(comparison.database)!;
-    const history = historyOf(comparison.workloads.native);
-    const made = `${comparison.database} ${history}`;
+    const history = historyOf(comparison.workloads.native!);
+    const made = `${comparison.database} ${history?.events}`;
     if (history !== undefined && !histories.has(made)) {
       histories.add(made);
-      await database.fillHistory(history);
+      await database.fillHistory(history.events);
     }
     await compare(comparison, database);
   }

@@ -74,6 +74,39 @@ const resuming = (
   mostTrials,
 });
 
+/** Of peers, `native` is to be at least so many times as fast. */
+const batches = (database: DatabaseName, batch: number, peers: DriverName[], aims: Aims) => ({
+  title: `${database}: insertEvents, batches of ${batch.toLocaleString("en-US")}`,
+  database,
+  unit: "events/s" as const,
+  workloads: workloads(["native", ...peers], () => ({
+    kind: "insertEvents",
+    batch,
+    events: 100_000,
+  })),
+  aims,
+});
+
+const deleting = (database: DatabaseName, events: number): Comparison => ({
+  title: `${database}: delete ${events.toLocaleString("en-US")} events, 16 sessions inserting`,
+  database,
+  unit: "ms",
+  workloads: workloads(["native"], () => ({ kind: "delete", events })),
+  aims: {},
+  mostTrials: 3,
+});
+
+const streaming = (database: DatabaseName): Comparison => ({
+  title: `${database}: stream 200,000 events`,
+  database,
+  unit: "events/s",
+  workloads: workloads(["native", "native, listEvents"], () => ({
+    kind: "stream",
+    events: 200_000,
+  })),
+  aims: {},
+});
+
 const sdk = (database: DatabaseName, names: DriverName[], aims: Aims): Comparison => ({
   title: `${database}: SDK and server, 8 × 500 chunks until the app saw all`,
   database,
@@ -84,6 +117,10 @@ const sdk = (database: DatabaseName, names: DriverName[], aims: Aims): Compariso
 
 const SQLITE: DriverName[] = ["native", "tuned", "typescript"];
 const POSTGRES: DriverName[] = ["native", "native, prepared", "typescript"];
+const BATCHES_TO_SQLITE: DriverName[] = ["native, insertEvent", "transaction"];
+const BATCHES_TO_POSTGRES: DriverName[] = [
+  ...(["native, prepared", "native, insertEvent", "COPY", "multi-row INSERT"] as const),
+];
 // How many events a driver gets is what it does in some seconds.
 const onPostgres = (native: number, typescript: number) => ({
   native,
@@ -91,7 +128,7 @@ const onPostgres = (native: number, typescript: number) => ({
   typescript,
 });
 
-export const comparisons: Comparison[] = [
+export const comparisonsOf = (isQuick: boolean): Comparison[] => [
   insertion("SQLite", 1, { native: 6_000, tuned: 3_000, typescript: 1_000 }, { tuned: 0.85 }),
   insertion("SQLite", 8, { native: 20_000, tuned: 10_000, typescript: 1_000 }, { tuned: 3 }),
   insertion(
@@ -101,6 +138,10 @@ export const comparisons: Comparison[] = [
     { tuned: 5, typescript: 20 },
   ),
   insertion("SQLite", 200, { native: 80_000, tuned: 40_000, typescript: 1_000 }, { tuned: 6 }),
+  batches("SQLite", 1_000, BATCHES_TO_SQLITE, { transaction: 1 }),
+  batches("SQLite", 10_000, BATCHES_TO_SQLITE, { transaction: 1 }),
+  deleting("SQLite", isQuick ? 100_000 : 1_000_000),
+  streaming("SQLite"),
   reading("SQLite", 10_000, SQLITE, { tuned: 1 }),
   reading("SQLite", 100_000, SQLITE, { typescript: 10 }, 3),
   resuming("SQLite", 1_000, ["tuned", "typescript"], 3),
@@ -117,6 +158,10 @@ export const comparisons: Comparison[] = [
   insertion("Postgres", 1, onPostgres(4_000, 4_000), { typescript: 1 }),
   insertion("Postgres", 32, onPostgres(40_000, 9_600), { typescript: 4 }),
   insertion("Postgres", 200, onPostgres(80_000, 10_000), { typescript: 6 }),
+  batches("Postgres", 1_000, BATCHES_TO_POSTGRES, { COPY: 0.5 }),
+  batches("Postgres", 10_000, BATCHES_TO_POSTGRES, { COPY: 0.5 }),
+  deleting("Postgres", isQuick ? 100_000 : 1_000_000),
+  streaming("Postgres"),
   reading("Postgres", 10_000, POSTGRES, { typescript: 10 }),
   // Ours alone, for time per event: the TypeScript driver's total grows with their square.
   reading("Postgres", 100_000, ["native", "native, prepared"], {}, 3),

@@ -18,17 +18,22 @@ export interface BenchmarkDatabase {
   description: string;
   /** Makes a history of that many events, for all drivers alike. */
   fillHistory(events: number): Promise<void>;
-  /** A trial's place: in its folder, if anywhere; empty, or with a history of so many events. */
+  /**
+   * A trial's place: in its folder, if anywhere; empty, or with a history of so many events, which is
+   * its own if it changes it.
+   */
   place(
     folder: string,
-    history?: number,
+    history?: { events: number; isChanged: boolean },
   ): Promise<{ place: SQLitePlace | PostgresPlace; release: () => Promise<void> }>;
   stop(): Promise<void>;
 }
 
-function* historyRows(events: number) {
-  for (let index = 1; index <= events; index += 1) {
-    yield eventParameters(benchmarkEvent("history", index));
+/** In batches of up to so many. */
+function* historyRows(events: number, batch: number) {
+  for (let first = 1; first <= events; first += batch) {
+    const row = (_: unknown, at: number) => eventParameters(benchmarkEvent("history", first + at));
+    yield Array.from({ length: Math.min(batch, events - first + 1) }, row);
   }
 }
 
@@ -47,7 +52,9 @@ async function startSQLite(folder: string): Promise<BenchmarkDatabase> {
       const database = new Database(filename);
       const insert = database.prepare("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)");
       database.transaction(() => {
-        for (const row of historyRows(events)) insert.run(...row);
+        for (const rows of historyRows(events, ROWS_A_STATEMENT)) {
+          for (const row of rows) insert.run(...row);
+        }
       })();
       database.pragma("wal_checkpoint(TRUNCATE)");
       database.close();
@@ -55,7 +62,7 @@ async function startSQLite(folder: string): Promise<BenchmarkDatabase> {
 
     async place(own, history) {
       const filename = join(own, "sessions.db");
-      if (history !== undefined) copyFileSync(historyFile(history), filename);
+      if (history !== undefined) copyFileSync(historyFile(history.events), filename);
       return { place: { filename }, release: async () => {} };
     },
 
@@ -95,6 +102,21 @@ async function startPostgres(): Promise<BenchmarkDatabase> {
     await pool.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`);
     schemas.delete(schema);
   };
+  const fill = async (place: PostgresPlace, events: number) => {
+    const layout = new TypeScriptPostgresDriver(place);
+    await layout.listSessions();
+    await layout.close();
+    const table = `${place.schema}.events`;
+    const insert = `INSERT INTO ${table} SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[],
+      $4::bigint[], $5::text[], $6::text[], $7::jsonb[])`;
+    for (const rows of historyRows(events, ROWS_A_STATEMENT)) {
+      const columns = rows[0]!.map((_, column) => rows.map((row) => row[column]));
+      await pool.query(insert, columns);
+    }
+    // Otherwise the first to read would do what the server leaves to readers after an insert, and
+    // autovacuum would come in the middle of a trial.
+    await pool.query(`VACUUM (ANALYZE) ${table}`);
+  };
   const setting = async (name: string) => (await pool.query(`SHOW ${name}`)).rows[0][name];
   const settings = ["fsync", "synchronous_commit"];
   const shown = await Promise.all(settings.map(async (name) => `${name}=${await setting(name)}`));
@@ -103,31 +125,15 @@ async function startPostgres(): Promise<BenchmarkDatabase> {
   return {
     description: `PostgreSQL ${version}, ${shown.join(", ")}, ${server.remark}`,
 
-    async fillHistory(events) {
-      const place = placeOf(historySchema(events));
-      const layout = new TypeScriptPostgresDriver(place);
-      await layout.listSessions();
-      await layout.close();
-      const table = `${place.schema}.events`;
-      const insert = `INSERT INTO ${table} SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[],
-        $4::bigint[], $5::text[], $6::text[], $7::jsonb[])`;
-      const rows = [...historyRows(events)];
-      while (rows.length > 0) {
-        const some = rows.splice(0, ROWS_A_STATEMENT);
-        const columns = some[0]!.map((_, column) => some.map((row) => row[column]));
-        await pool.query(insert, columns);
-      }
-      // Otherwise the first to read would do what the server leaves to readers after an insert, and
-      // autovacuum would come in the middle of a trial.
-      await pool.query(`VACUUM (ANALYZE) ${table}`);
-    },
+    fillHistory: (events) => fill(placeOf(historySchema(events)), events),
 
     async place(_own, history) {
-      if (history !== undefined) {
-        return { place: placeOf(historySchema(history)), release: async () => {} };
+      if (history !== undefined && !history.isChanged) {
+        return { place: placeOf(historySchema(history.events)), release: async () => {} };
       }
       places += 1;
       const place = placeOf(`${prefix}_${places}`);
+      if (history !== undefined) await fill(place, history.events);
       return { place, release: () => drop(place.schema) };
     },
 

@@ -5,6 +5,7 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { referenceText } from "../__test__/support/replay-text.ts";
 import type { SessionEvent } from "../index.js";
@@ -21,6 +22,9 @@ export type Workload =
   | { kind: "insert"; sessions: number; events: number }
   | { kind: "read"; events: number }
   | { kind: "resume"; events: number }
+  | { kind: "insertEvents"; batch: number; events: number }
+  | { kind: "delete"; events: number }
+  | { kind: "stream"; events: number }
   | { kind: "getSession"; calls: number }
   | { kind: "sdk"; sessions: number; chunks: number };
 
@@ -34,7 +38,13 @@ export type Trial = {
 };
 
 /** `perSecond` or `milliseconds`, as the comparison's unit says, and what else was seen. */
-export type Figures = Record<string, number>;
+export type Figures = {
+  perSecond?: number;
+  milliseconds?: number;
+  worstStallMs?: number;
+  /** By what to call them, with their unit. */
+  more?: Record<string, number>;
+};
 
 /** About 450 bytes of JSON, as a streamed chunk is. */
 const chunk = (index: number) => ({
@@ -78,7 +88,7 @@ async function insert(driver: Driver, sessions: number, events: number): Promise
   const stored = await all("session-", events);
   const seconds = (performance.now() - began) / 1000;
   // The monitor's own timer ticks at the next turn.
-  await new Promise((resolve) => setTimeout(resolve, 5));
+  await sleep(5);
   stall.disable();
   return { perSecond: stored / seconds, worstStallMs: stall.max / 1e6 };
 }
@@ -126,10 +136,91 @@ async function resume(driver: Driver, events: number): Promise<Figures> {
   };
   // Sessions are restored by servers that have started.
   for (let time = 0; time < 10; time += 1) await restore("none");
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await sleep(100);
   const { milliseconds, text, highest } = await restore("history");
   if (!text?.includes("words of an answer") || highest !== events) throw new Error("not restored");
   return { milliseconds };
+}
+
+async function insertEvents(driver: Driver, batch: number, events: number): Promise<Figures> {
+  const make = (sessionId: string, count: number) => {
+    const batchOf = (_: unknown, at: number) =>
+      Array.from({ length: batch }, (_, index) =>
+        benchmarkEvent(sessionId, at * batch + index + 1),
+      );
+    return Array.from({ length: Math.ceil(count / batch) }, batchOf);
+  };
+  const store = async (batches: SessionEvent[][]) => {
+    for (const one of batches) await driver.insertEvents(one);
+  };
+  await store(make("warm-up", events / 4));
+  const batches = make("session", events);
+  const began = performance.now();
+  await store(batches);
+  const seconds = (performance.now() - began) / 1000;
+  return { perSecond: (batches.length * batch) / seconds };
+}
+
+/** How long others' inserts take while a session is deleted, and how long before. */
+async function deletion(driver: Driver, events: number): Promise<Figures> {
+  const SESSIONS = 16;
+  const ALONE_MS = 5_000;
+  const insertUntil = async (end: Promise<unknown>, prefix: string) => {
+    let hasEnded = false;
+    void end.then(() => (hasEnded = true));
+    const took: number[] = [];
+    const stream = async (sessionId: string) => {
+      for (let index = 1; !hasEnded; index += 1) {
+        const began = performance.now();
+        await driver.insertEvent(sessionId, benchmarkEvent(sessionId, index));
+        took.push(performance.now() - began);
+      }
+    };
+    await Promise.all(Array.from({ length: SESSIONS }, (_, index) => stream(`${prefix}${index}`)));
+    return took.sort((left, right) => left - right);
+  };
+  const latencies = (name: string, took: number[]) => ({
+    [`${name}, p50 ms`]: took[Math.floor(took.length * 0.5)]!,
+    [`${name}, p99 ms`]: took[Math.floor(took.length * 0.99)]!,
+    [`${name}, max ms`]: took.at(-1)!,
+  });
+  await insertUntil(sleep(1_000), "warm-up-");
+  const alone = await insertUntil(sleep(ALONE_MS), "alone-");
+  const began = performance.now();
+  let milliseconds = 0;
+  const deleted = driver.deleteSession("history").then((wasThere) => {
+    milliseconds = performance.now() - began;
+    if (!wasThere) throw new Error("nothing was deleted");
+  });
+  const beside = await insertUntil(deleted, "beside-");
+  await deleted;
+  const left = await driver.listEvents({ sessionId: "history", limit: 1 });
+  if (left.items.length > 0) throw new Error(`not all of ${events} events were deleted`);
+  return {
+    milliseconds,
+    more: {
+      ...latencies("inserts alone", alone),
+      ...latencies("inserts beside it", beside),
+      "inserts alone, events/s": alone.length / (ALONE_MS / 1000),
+      "inserts beside it, events/s": beside.length / (milliseconds / 1000),
+    },
+  };
+}
+
+async function stream(driver: Driver, events: number): Promise<Figures> {
+  await driver.getSession("none");
+  const before = process.memoryUsage.rss();
+  let most = before;
+  let count = 0;
+  const began = performance.now();
+  for await (const event of driver.streamEvents({ sessionId: "history" })) {
+    count += 1;
+    if (event.eventIndex !== count) throw new Error(`event ${event.eventIndex} came as ${count}`);
+    if (count % 1_000 === 0) most = Math.max(most, process.memoryUsage.rss());
+  }
+  const seconds = (performance.now() - began) / 1000;
+  if (count !== events) throw new Error(`read ${count} events of ${events}`);
+  return { perSecond: count / seconds, more: { "growth of RSS, MiB": (most - before) / 2 ** 20 } };
 }
 
 async function getSession(driver: Driver, calls: number): Promise<Figures> {
@@ -201,6 +292,12 @@ function run(driver: Driver, workload: Workload, folder: string): Promise<Figure
       return read(driver, workload.events);
     case "resume":
       return resume(driver, workload.events);
+    case "insertEvents":
+      return insertEvents(driver, workload.batch, workload.events);
+    case "delete":
+      return deletion(driver, workload.events);
+    case "stream":
+      return stream(driver, workload.events);
     case "getSession":
       return getSession(driver, workload.calls);
     case "sdk":
