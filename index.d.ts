@@ -55,8 +55,8 @@ export interface SessionEvent {
 export type ListOrder = "oldest" | "newest";
 
 /**
- * Which sessions are wanted: those that satisfy all that is given. `undefined` is as good as missing; a
- * value of another type is a `TypeError`.
+ * Which sessions are wanted: those that satisfy all that is given. `undefined` is as good as
+ * missing; a value of another type is a `TypeError`.
  */
 export interface SessionsFilter {
   /** Those of this agent. */
@@ -72,8 +72,8 @@ export interface SessionsFilter {
 }
 
 /**
- * Which of a session's events are wanted: those that satisfy all that is given. `undefined` is as good
- * as missing; a value of another type is a `TypeError`.
+ * Which of a session's events are wanted: those that satisfy all that is given. `undefined` is as
+ * good as missing; a value of another type is a `TypeError`.
  */
 export interface EventsFilter {
   /** Those that it sent. */
@@ -93,8 +93,8 @@ export interface EventsFilter {
 /** Which part of a list is wanted. */
 export interface ListPageRequest {
   /**
-   * `nextCursor` of the page before, or a decimal offset. Default, and for what can't be read, or is
-   * of a list with another filter or order: the start.
+   * `nextCursor` of the page before, or a decimal offset. Default, and for what can't be read, or
+   * is of a list with another filter or order: the start.
    */
   cursor?: string | undefined;
   /** At most this many items. Default, and for anything that is no number from 1: 100. */
@@ -108,7 +108,8 @@ export interface ListSessionsRequest extends ListPageRequest, SessionsFilter {
 }
 
 /**
- * Which part of a session's events is wanted. A name that isn't known gives one warning of the process.
+ * Which part of a session's events is wanted. A name that isn't known gives one warning of the
+ * process.
  */
 export interface ListEventsRequest extends ListPageRequest, EventsFilter {
   /** The session. */
@@ -136,8 +137,8 @@ export interface StreamSessionsRequest extends SessionsFilter {
 /** Which events are streamed. */
 export interface StreamEventsRequest extends EventsFilter {
   /**
-   * The session. Default: all: sessions in order, each with its events; then the events that have no
-   * session's record, by session.
+   * The session. Default: all: sessions in order, each with its events; then the events that have
+   * no session's record, by session.
    */
   sessionId?: string | undefined;
   /** By `eventIndex`, then `id`, within a session; also of sessions. Default: `"oldest"`. */
@@ -235,9 +236,9 @@ export interface PersistError extends Error {
 }
 
 /**
- * What is published of a call on the tracing channels `sandbox-agent-persist:write`, `:read`, `:replay` and
- * `:connect` of `node:diagnostics_channel`: one object for all events of the call. Never holds a payload. See
- * docs/telemetry.md.
+ * What is published of a call on the tracing channels `sandbox-agent-persist:write`, `:read`,
+ * `:replay` and `:connect` of `node:diagnostics_channel`: one object for all events of the call.
+ * Never holds a payload. See docs/telemetry.md.
  */
 export interface TelemetryContext {
   /** The method's name, or `connect`. */
@@ -280,8 +281,8 @@ export interface SessionPersistMethods {
   getSession(id: string): Promise<SessionRecord | null>;
 
   /**
-   * Sessions by `createdAt`, then `id`, oldest first unless `order` says otherwise. Any page costs the
-   * same, but for the rows that a filter passes over.
+   * Sessions by `createdAt`, then `id`, oldest first unless `order` says otherwise. Any page costs
+   * the same, but for the rows that a filter passes over.
    *
    * Rejects with `ERR_PERSIST_CORRUPT` if a row can't be read.
    */
@@ -300,11 +301,11 @@ export interface SessionPersistMethods {
   updateSession(session: SessionRecord): Promise<void>;
 
   /**
-   * A session's events by `eventIndex`, then `id`, oldest first unless `order` says otherwise. Any page
-   * costs the same, but for the rows that a filter passes over. The first page, without a `cursor`, of a
-   * session that has writes or `getSession`s outstanding, or had in this turn of the event loop, waits until
-   * there are none, and so for what these lead to, at most 250 ms. In a `replayView`, filters apply within
-   * the window.
+   * A session's events by `eventIndex`, then `id`, oldest first unless `order` says otherwise. Any
+   * page costs the same, but for the rows that a filter passes over. The first page, without a
+   * `cursor`, of a session that has writes or `getSession`s outstanding, or had in this turn of the
+   * event loop, waits until there are none, and so for what these lead to, at most 250 ms. In a
+   * `replayView`, filters apply within the window.
    *
    * Rejects with `ERR_PERSIST_CORRUPT` if a row can't be read; the message names its id.
    */
@@ -326,21 +327,23 @@ export interface SessionPersistMethods {
 /** What every driver has beyond the SDK's methods, to look into a store and to keep it small. */
 export interface StoreMethods {
   /**
-   * Stores events of any sessions, in one transaction: all of them or, if it rejects, none. In order; of
-   * equal ids the last wins. At most 10,000 events and 64 MiB of text, else it rejects with
-   * `ERR_PERSIST_TOO_LARGE`. Resolves when they are durable; rejects as `insertEvent` does.
+   * Stores events of any sessions, in one transaction: all of them or, if it rejects, none. In
+   * order; of equal ids the last wins. At most 10,000 events and 64 MiB of text, else it rejects
+   * with `ERR_PERSIST_TOO_LARGE`. Resolves when they are durable; rejects as `insertEvent` does.
    */
   insertEvents(events: readonly SessionEvent[]): Promise<void>;
 
   /**
    * Deletes a session and all of its events, those too that were called to be stored before and are
-   * still waiting. What is called after it stays. Resolves, when it is durable, to whether there was
-   * anything to delete; after a lost connection `true` means that it is gone.
+   * still waiting. What is called after it stays. A list that isn't settled yet may find nothing
+   * any more. Resolves, when it is durable, to whether there was anything to delete; after a lost
+   * connection `true` means that it is gone.
    *
    * Up to 10,000 events go in one transaction. A larger session goes oldest events first, in steps
-   * between other writes, its record last: until it is done, later calls for this session wait, and those
-   * that look at all sessions, such as `listSessions` and `stats`; others don't. `close()` ends that with `ERR_PERSIST_CLOSED`, as does the end of the process; what is left
-   * can be deleted again.
+   * between other writes, its record last: until it is done, later calls for this session wait, and
+   * those that look at all sessions, such as `listSessions` and `stats`; others don't. `close()`
+   * ends that with `ERR_PERSIST_CLOSED`, as does the end of the process; what is left can be
+   * deleted again.
    *
    * Rejects as `updateSession` does; with `ERR_PERSIST_DATABASE` and the `sqlState` 42501 if the
    * PostgreSQL role may not DELETE.
@@ -351,8 +354,8 @@ export interface StoreMethods {
   countSessions(filter?: SessionsFilter): Promise<number>;
 
   /**
-   * How many events there are, of one session or of all. Counts them: that takes as long as there are
-   * many.
+   * How many events there are, of one session or of all. Counts them: that takes as long as there
+   * are many.
    */
   countEvents(filter?: EventsFilter & { sessionId?: string | undefined }): Promise<number>;
 
@@ -360,9 +363,10 @@ export interface StoreMethods {
   lastEvent(sessionId: string): Promise<SessionEvent | undefined>;
 
   /**
-   * Sessions, one after the other, any number of them in the memory of one page. Nothing is held open
-   * between pages, each of which is as of its time; a session that is there throughout comes exactly
-   * once. `break` ends it; so does an error, with which `next()` rejects, as for a wrong argument.
+   * Sessions, one after the other, any number of them in the memory of one page. Nothing is held
+   * open between pages, each of which is as of its time; a session that is there throughout comes
+   * exactly once. `break` ends it; so does an error, with which `next()` rejects, as for a wrong
+   * argument.
    */
   streamSessions(request?: StreamSessionsRequest): AsyncIterableIterator<SessionRecord>;
 
@@ -379,19 +383,20 @@ export interface StoreMethods {
 /** What a replay may hold. Lengths are in UTF-16 units, as `length` counts. */
 export interface ReplayOptions {
   /**
-   * At most this many events; from 1, or `Infinity`. Not more than the SDK's own `replayMaxEvents`, for
-   * a view. Default: 50, as the SDK's.
+   * At most this many events; from 1, or `Infinity`. Not more than the SDK's own `replayMaxEvents`,
+   * for a view. Default: 50, as the SDK's.
    */
   maxEvents?: number | undefined;
   /**
-   * How long the text may be; from 1, or `Infinity`. Below 300, fitting is not promised. Not more than
-   * the SDK's own `replayMaxChars`, for a view: else the SDK cuts the newest. Default: 12,000, as the
-   * SDK's.
+   * How long the text may be; from 1, or `Infinity`. Below 300, fitting is not promised. Not more
+   * than the SDK's own `replayMaxChars`, for a view: else the SDK cuts the newest. Default: 12,000,
+   * as the SDK's.
    */
   maxChars?: number | undefined;
   /**
-   * Which end of the history is kept. `"newest"`: the newest events, as many as fit. `"oldest"`: the
-   * last `maxEvents` events, of whose text the end is cut off, as the SDK does. Default: `"newest"`.
+   * Which end of the history is kept. `"newest"`: the newest events, as many as fit. `"oldest"`:
+   * the last `maxEvents` events, of whose text the end is cut off, as the SDK does. Default:
+   * `"newest"`.
    */
   keep?: "newest" | "oldest" | undefined;
   /**
@@ -441,8 +446,9 @@ export interface ReplayMethods {
    * these. So **`sdk.getEvents()` shows that window; the whole history is at the driver's own
    * `listEvents`.**
    *
-   * If you give the SDK `replayMaxEvents` or `replayMaxChars`, give the same here as `maxEvents` and
-   * `maxChars`. With more, the SDK itself cuts, and drops the newest. The SDK takes no `Infinity`.
+   * If you give the SDK `replayMaxEvents` or `replayMaxChars`, give the same here as `maxEvents`
+   * and `maxChars`. With more, the SDK itself cuts, and drops the newest. The SDK takes no
+   * `Infinity`.
    *
    * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
    */
@@ -461,11 +467,12 @@ export declare class ReplayView {}
 /** What every driver has for the program around it. */
 export interface DriverMethods {
   /**
-   * Resolves when no write and no `getSession` has been outstanding, and none has come, for `quietMs`
-   * (default: 300), or when `timeoutMs` (default: 5,000) have passed. Lists and streams don't count.
+   * Resolves when no write and no `getSession` has been outstanding, and none has come, for
+   * `quietMs` (default: 300), or when `timeoutMs` (default: 5,000) have passed. Lists and streams
+   * don't count.
    *
-   * The SDK hands a session's events over one after another, each once the one before is stored: when
-   * `prompt()` resolves, the last of them may be still to come.
+   * The SDK hands a session's events over one after another, each once the one before is stored:
+   * when `prompt()` resolves, the last of them may be still to come.
    */
   idle(options?: {
     quietMs?: number | undefined;
@@ -518,15 +525,16 @@ export declare class SQLiteSessionPersistDriver {
    * @param options Default: a database in memory.
    * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: an option is wrong or misspelt.
    * @throws {PersistError} `ERR_PERSIST_CANNOT_OPEN`, `ERR_PERSIST_NOT_A_DATABASE`,
-   * `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`, `ERR_PERSIST_MOVED`: nothing in the file was changed.
+   * `ERR_PERSIST_FOREIGN_TABLE`, `ERR_PERSIST_BUSY`, `ERR_PERSIST_MOVED`: nothing in the file was
+   * changed.
    */
   constructor(options?: SQLiteSessionPersistDriverOptions);
   /**
    * Writes what is queued, lets running reads finish, but for counts and filtered lists, rejects
-   * these and queued reads with `ERR_PERSIST_CLOSED`, and frees the file. Synchronous: when it returns, everything is
-   * durable and another driver, or `rm`, may have the file. A locked file is waited for at
-   * most `busyTimeoutMs`. Calls after it reject with `ERR_PERSIST_CLOSED`, the first of the
-   * process with a warning; a second `close()` does nothing. See `gracefulShutdown`.
+   * these and queued reads with `ERR_PERSIST_CLOSED`, and frees the file. Synchronous: when it
+   * returns, everything is durable and another driver, or `rm`, may have the file. A locked file is
+   * waited for at most `busyTimeoutMs`. Calls after it reject with `ERR_PERSIST_CLOSED`, the first
+   * of the process with a warning; a second `close()` does nothing. See `gracefulShutdown`.
    *
    * A driver needn't be closed: a process that ends, however it does, writes what is queued.
    */
@@ -625,8 +633,8 @@ export interface PostgresSessionPersistDriverOptions {
   preparedStatements?: boolean | undefined;
   /**
    * How long trouble that passes by itself is ridden out, such as a restart or a fail-over, in
-   * milliseconds, the first attempt included; then calls reject with `ERR_PERSIST_UNAVAILABLE`. From
-   * 100. Default: 30,000.
+   * milliseconds, the first attempt included; then calls reject with `ERR_PERSIST_UNAVAILABLE`.
+   * From 100. Default: 30,000.
    */
   retryTimeoutMs?: number | undefined;
   /** As for SQLite. Default: 268,435,456 (256 MiB). */
@@ -652,12 +660,12 @@ export declare class PostgresSessionPersistDriver {
    */
   constructor(options?: PostgresSessionPersistDriverOptions);
   /**
-   * Waits for 100 ms of quiet, as of `idle()`, 2 seconds at most: events may come in after a prompt has
-   * been answered. Then writes what is queued, lets running reads finish, rejects queued reads with
-   * `ERR_PERSIST_CLOSED`, and closes the connections. Resolves when that is done; a database that
-   * can't be reached is waited for at most `retryTimeoutMs`. A pool that was passed in is left as
-   * it is. Calls that come after the quiet reject with `ERR_PERSIST_CLOSED`, the first of the process
-   * with a warning; a second `close()` waits for the first.
+   * Waits for 100 ms of quiet, as of `idle()`, 2 seconds at most: events may come in after a prompt
+   * has been answered. Then writes what is queued, lets running reads finish, rejects queued reads
+   * with `ERR_PERSIST_CLOSED`, and closes the connections. Resolves when that is done; a database
+   * that can't be reached is waited for at most `retryTimeoutMs`. A pool that was passed in is left
+   * as it is. Calls that come after the quiet reject with `ERR_PERSIST_CLOSED`, the first of the
+   * process with a warning; a second `close()` waits for the first.
    *
    * A driver needn't be closed, but await your calls: a process that ends gives un-awaited writes
    * five seconds to reach the database.
@@ -692,13 +700,14 @@ export declare function buildReplayText(
 export declare function postgresSchemaSql(schema?: string): string;
 
 /**
- * The end of a server, in the right order: waits until the driver is idle, has the SDK take leave, waits
- * again, and closes the driver, all within `timeoutMs` (default: 10,000), of which each step but the last
- * takes at most half of what is left. Rejects, when all is done, with the first failure. The second time for
- * the same driver it gives the first promise.
+ * The end of a server, in the right order: waits until the driver is idle, has the SDK take leave,
+ * waits again, and closes the driver, all within `timeoutMs` (default: 10,000), of which each step
+ * but the last takes at most half of what is left. Rejects, when all is done, with the first
+ * failure. The second time for the same driver it gives the first promise.
  *
- * With `signals` it resolves at once, and does so when the first of them comes, and then ends the process
- * with code 0, or 1 after a failure; a second signal ends it at once, with 128 and its number.
+ * With `signals` it resolves at once, and does so when the first of them comes, and then ends the
+ * process with code 0, or 1 after a failure; a second signal ends it at once, with 128 and its
+ * number.
  *
  * @param sdk What `SandboxAgent.connect()` gave.
  * @param driver A driver, not its view.
