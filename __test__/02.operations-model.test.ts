@@ -9,6 +9,7 @@ import type {
   SessionRecord,
   SessionsFilter,
 } from "../index.js";
+import { contractOf } from "./support/contract.ts";
 import { event, session } from "./support/fixtures.ts";
 import {
   collect,
@@ -248,25 +249,21 @@ const runs = {
 
 for (const [name, numRuns] of Object.entries(runs)) {
   describe(name, () => {
+    const contract = contractOf(ourDrivers[name]!);
     const property = (
       title: string,
       body: (driver: OurDriver, operations: Operation[]) => Promise<void>,
     ) =>
-      test(title, async (t) => {
-        const driver = ourDrivers[name]!(t);
-        try {
-          await fc.assert(
-            fc.asyncProperty(fc.array(operation, { maxLength: 40 }), async (operations) => {
-              await Promise.all(sessionIds.map((id) => driver.deleteSession(id)));
-              assert.equal(await driver.countEvents(), 0);
-              await body(driver, operations);
-            }),
-            { numRuns },
-          );
-        } finally {
-          await driver.close();
-        }
-      });
+      contract(title, (driver) =>
+        fc.assert(
+          fc.asyncProperty(fc.array(operation, { maxLength: 40 }), async (operations) => {
+            await Promise.all(sessionIds.map((id) => driver.deleteSession(id)));
+            assert.equal(await driver.countEvents(), 0);
+            await body(driver, operations);
+          }),
+          { numRuns },
+        ),
+      );
 
     property("awaited operations give what the model gives", async (driver, operations) => {
       const model = new Model();

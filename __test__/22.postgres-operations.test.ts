@@ -1,11 +1,11 @@
 /** Deletions and batches while connections are lost, through a pooler, and without the privilege. */
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import type { PostgresSessionPersistDriver } from "../index.js";
 import { event, session } from "./support/fixtures.ts";
 import { largePostgres } from "./support/large.ts";
-import { startPgBouncer, withoutPgBouncer } from "./support/pgbouncer.ts";
+import { pooled, withoutPgBouncer } from "./support/pgbouncer.ts";
 import {
   client,
   databaseUrl,
@@ -16,7 +16,7 @@ import {
   sql,
   urlOf,
 } from "./support/postgres.ts";
-import { lockRow, openPostgres, openWith } from "./support/postgres-around.ts";
+import { lockRow, openPostgres, openWith, TERMINATE_OTHERS } from "./support/postgres-around.ts";
 import { refused } from "./support/refusals.ts";
 import { relayed, relayTo } from "./support/relay.ts";
 import { until } from "./support/waiting.ts";
@@ -259,29 +259,20 @@ test("what another driver deletes at the same time doesn't end a deletion", asyn
 
 const skip = withoutPgBouncer;
 
-async function pooled(t: TestContext, target: string) {
-  const pooler = await startPgBouncer({ target, poolSize: 3 });
-  t.after(() => pooler.stop());
-  return pooler;
-}
-
 test("a pooler's connections are ended under deletions and batches", { skip }, async (t) => {
   const server = await ownServer(t);
-  const { url } = await pooled(t, server.url);
+  const { url } = await pooled(t, { target: server.url, poolSize: 3 });
   const work = startWork(openWith(t, { connectionString: url }), 8);
   for (let round = 0; round < 10; round += 1) {
     await work.progress(4);
-    await server.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-       WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`,
-    );
+    await server.query(TERMINATE_OTHERS);
   }
   await work.progress(4);
   await work.finish(openWith(t, { connectionString: server.url }));
 });
 
 test("connections to a pooler are cut under deletions and batches", { skip }, async (t) => {
-  const { url } = await pooled(t, databaseUrl());
+  const { url } = await pooled(t, { poolSize: 3 });
   const relay = await relayTo(t, url);
   const schema = freshSchema(t);
   const work = startWork(openWith(t, { connectionString: relay.url, schema }), 8);

@@ -7,7 +7,7 @@ import { PostgresSessionPersistDriver } from "../index.js";
 import { allEvents, event, session } from "./support/fixtures.ts";
 import { startLoad } from "./support/load.ts";
 import { databaseUrl, freshSchema, ownServer, type Postgres } from "./support/postgres.ts";
-import { openWith, terminate } from "./support/postgres-around.ts";
+import { openWith, terminate, TERMINATE_OTHERS } from "./support/postgres-around.ts";
 import { relayed } from "./support/relay.ts";
 import { timed, until } from "./support/waiting.ts";
 
@@ -279,12 +279,10 @@ test("a database that is read-only for a second is ridden out", async (t) => {
     server.query(
       `BEGIN READ WRITE; ALTER DATABASE postgres SET default_transaction_read_only = ${value}; COMMIT`,
     );
-  const others =
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
   const load = startLoad(openWith(t, { connectionString: server.url }), 8);
   await load.progress(2);
   await setReadOnly("on");
-  await server.query(others);
+  await server.query(TERMINATE_OTHERS);
   await sleep(700);
   await setReadOnly("off");
   await load.progress(2);

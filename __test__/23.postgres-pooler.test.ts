@@ -3,23 +3,16 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { allEvents, event, rejection, session } from "./support/fixtures.ts";
 import { startLoad } from "./support/load.ts";
-import { startPgBouncer, withoutPgBouncer, type PgBouncerOptions } from "./support/pgbouncer.ts";
+import { pooled, withoutPgBouncer } from "./support/pgbouncer.ts";
 import { client, databaseUrl, freshSchema, ownServer, sql } from "./support/postgres.ts";
-import { openWith, untilEnded } from "./support/postgres-around.ts";
+import { openWith, TERMINATE_OTHERS, untilEnded } from "./support/postgres-around.ts";
 import { relayTo } from "./support/relay.ts";
 import { until } from "./support/waiting.ts";
 
 const skip = withoutPgBouncer;
-
-/** A pooler before the run's database, stopped after the test. */
-async function pooled(t: TestContext, options: Partial<PgBouncerOptions> = {}) {
-  const pooler = await startPgBouncer({ target: databaseUrl(), ...options });
-  t.after(() => pooler.stop());
-  return pooler;
-}
 
 test("two drivers share two connections, and no row crosses", { skip }, async (t) => {
   const { url, log } = await pooled(t, { poolSize: 2 });
@@ -97,10 +90,7 @@ test("its connections to the server are ended under load", { skip }, async (t) =
   const load = startLoad(openWith(t, { connectionString: url }), 16);
   for (let round = 0; round < 10; round += 1) {
     await load.progress(1);
-    await server.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-       WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`,
-    );
+    await server.query(TERMINATE_OTHERS);
   }
   await load.progress(1);
   await load.finish(openWith(t, { connectionString: server.url }));

@@ -17,7 +17,7 @@ const MAX_LIST_WAIT_MS = 250;
 /** What was settled so recently may lead to more in this very turn. */
 const THIS_TURN = { quietMs: 10 };
 /** `idle()`. */
-const QUIET_MS = 300;
+const QUIET_MS = (exports.QUIET_MS = 300);
 const TIMEOUT_MS = 5_000;
 /** The most that a timer counts to. */
 const MAX_MS = 2_147_483_647;
@@ -103,9 +103,10 @@ function forget(handle, sessionId, goOn) {
 function sessionOfFirstPage(request) {
   const valueOf = (name) => Object.getOwnPropertyDescriptor(request, name)?.value;
   try {
-    const isFirst = (valueOf("cursor") ?? undefined) === undefined;
-    const sessionId = valueOf("sessionId");
-    return isFirst && typeof sessionId === "string" ? sessionId : undefined;
+    const [sessionId, cursor] = [valueOf("sessionId"), valueOf("cursor")];
+    return (cursor === undefined || cursor === null) && typeof sessionId === "string"
+      ? sessionId
+      : undefined;
   } catch {
     return undefined;
   }

@@ -5,9 +5,8 @@ const { constants } = require("node:os");
 const { performance } = require("node:perf_hooks");
 const { clearTimeout, setTimeout } = require("node:timers");
 const { invalidArgument } = require("./errors.js");
-const { requireMs, requireOptions } = require("./rest.js");
+const { QUIET_MS, requireMs, requireOptions } = require("./rest.js");
 
-const QUIET_MS = 300;
 const TIMEOUT_MS = 10_000;
 const SIGNALS = ["SIGTERM", "SIGINT"];
 /** By driver: what was begun once isn't begun again. */

@@ -2,6 +2,7 @@
 import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { delimiter, join } from "node:path";
+import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   ended,
@@ -10,7 +11,7 @@ import {
   serverFolder,
   spawnServer,
 } from "../../scripts/children.mjs";
-import { addressOf, atPort } from "./postgres.ts";
+import { addressOf, atPort, databaseUrl } from "./postgres.ts";
 
 const READY_WITHIN_MS = 10_000;
 // Debian installs it where only root looks.
@@ -85,4 +86,11 @@ export async function startPgBouncer(options: PgBouncerOptions) {
     await ended(child);
   };
   return { url: atPort(options.target, port), port, log, stop };
+}
+
+/** One before the run's database, stopped after the test. */
+export async function pooled(t: TestContext, options: Partial<PgBouncerOptions> = {}) {
+  const pooler = await startPgBouncer({ target: databaseUrl(), ...options });
+  t.after(() => pooler.stop());
+  return pooler;
 }

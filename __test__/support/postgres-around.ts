@@ -79,6 +79,11 @@ export async function waitingProcess(application: string): Promise<number> {
 const isAlive = async (pid: number) =>
   (await sql("SELECT FROM pg_stat_activity WHERE pid = $1", [pid])).length > 0;
 
+/** Ends every other connection to the server. */
+export const TERMINATE_OTHERS = `
+  SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`;
+
 export const untilEnded = (pid: number) =>
   until(async () => !(await isAlive(pid)), "the old server process ends", SOON_MS);
 
