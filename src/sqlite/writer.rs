@@ -37,8 +37,8 @@ const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_millis(500);
 /// Between two tries to get a lock.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// Between two steps of a deletion the lock is free for as long as a step takes, and at most this
-/// long. Other processes look for it ever less often while they wait, up to ten times a second: from
-/// a lock that is only free for moments they would be shut out until the deletion is done.
+/// long. Other processes look for it ever less often while they wait, up to ten times a second:
+/// from a lock that is only free for moments they would be shut out until the deletion is done.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 /// To get the lock takes longer than this only if somebody has it.
 const LOCK_WAIT: Duration = Duration::from_millis(1);

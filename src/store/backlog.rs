@@ -7,8 +7,8 @@
 //! Writes of a lane never overtake each other: one that must stay behind keeps those of its lanes
 //! behind it too, and a lane that is held lets nothing pass. A write holds its lanes from the batch
 //! that takes it until it is settled or put back, where batches are under way beside each other;
-//! where they follow one another, only a write that may outlast its batch needs to. What has to wait
-//! for such a write is put aside, so that any number of it holds up nobody else.
+//! where they follow one another, only a write that may outlast its batch needs to. What has to
+//! wait for such a write is put aside, so that any number of it holds up nobody else.
 //!
 //! A read is held until every write that touches its scope, and was accepted before it, is settled.
 //! Writes of a scope share a lane and so are settled in order: the last of them tells.
@@ -27,7 +27,8 @@ use super::operation::{Query, Scope, Write};
 use super::session_store::Ticket;
 use super::unsettled::Unsettled;
 
-/// How many waiting writes are looked at for one batch: those of lanes that are held for short stay.
+/// How many waiting writes are looked at for one batch: those of lanes that are held for short
+/// stay.
 const MAX_WRITES_LOOKED_AT: usize = 20_000;
 
 /// How a backend takes work off its backlog.

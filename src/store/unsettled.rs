@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// A window over the numbers from the first that isn't settled: a byte a number. What is settled out
-/// of order stays in it until all before it is settled too.
+/// A window over the numbers from the first that isn't settled: a byte a number. What is settled
+/// out of order stays in it until all before it is settled too.
 #[derive(Debug, Default)]
 pub struct Unsettled {
     /// The number that the window begins with.

@@ -1,6 +1,6 @@
 //! Whether an application is in the middle of something: which of its writes and `getSession`s, the
-//! calls that make up the course of a session, are outstanding. Lists and streams don't count, as who
-//! only looks is in the middle of nothing.
+//! calls that make up the course of a session, are outstanding. Lists and streams don't count, as
+//! who only looks is in the middle of nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ use crate::store::Operation;
 pub struct Activity {
     hasher: RandomState,
     outstanding: Cell<usize>,
-    /// How many calls of each session are outstanding. By a hash: two sessions that collide only wait
-    /// for each other needlessly.
+    /// How many calls of each session are outstanding. By a hash: two sessions that collide only
+    /// wait for each other needlessly.
     of_session: RefCell<HashMap<u64, usize, RandomState>>,
     /// When the last of these calls began or ended.
     last: Cell<Option<Instant>>,

@@ -83,8 +83,8 @@ impl Handle {
         self.activity.is_at_rest(session_id)
     }
 
-    /// How long there has been no write and no `getSession`; `None` while one is outstanding. For good
-    /// once it is closed.
+    /// How long there has been no write and no `getSession`; `None` while one is outstanding. For
+    /// good once it is closed.
     pub fn quiet(&self) -> Option<Duration> {
         if self.is_closed.get() { Some(Duration::MAX) } else { self.activity.quiet(Instant::now()) }
     }
