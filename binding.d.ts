@@ -11,8 +11,11 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 
 /** The addon for one realm. */
 export declare class Binding {
-  /** Of the realm's `JSON.parse`, `JSON.stringify`, `Object`, `Error` and `TypeError`. */
-  constructor(parse: Function, stringify: Function, object: Function, error: Function, typeError: Function)
+  /**
+   * Of the realm's `JSON.parse`, `JSON.stringify`, `Object`, `Error` and `TypeError`, and of what
+   * tells an `onError` of an error.
+   */
+  constructor(parse: Function, stringify: Function, object: Function, error: Function, typeError: Function, tell: Function)
   /** Opens a SQLite database. */
   openSqlite(options: unknown): Driver
   /**
@@ -59,6 +62,12 @@ export declare class Driver {
   sessionsWithoutRecord(request: unknown, after: unknown): unknown
   /** How much is stored. */
   stats(options: unknown): unknown
+  /** Whether rows could be stored. */
+  ready(): unknown
+  /** How the driver is, told from how its calls end. */
+  health(): object
+  /** Which database it is, without a secret. */
+  database(): object
   /** Whether no write and no `getSession` of this session is outstanding. */
   isAtRest(sessionId: string): boolean
   /** Whether all calls so far were answered at once, as they are in memory. */

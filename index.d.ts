@@ -478,6 +478,52 @@ export interface DriverMethods {
     quietMs?: number | undefined;
     timeoutMs?: number | undefined;
   }): Promise<{ timedOut: boolean }>;
+
+  /**
+   * Shows at a server's start that sessions can be stored: connects, makes the tables if they are
+   * missing, and tries to write, in a transaction that stores nothing. Rejects with what is wrong:
+   * `ERR_PERSIST_READ_ONLY` for a file or a folder that can't be written and for a role that may only
+   * read, else as any call. PostgreSQL that isn't there yet, or is a standby, is waited for as long as
+   * `retryTimeoutMs` allows.
+   */
+  ready(): Promise<void>;
+
+  /** How the driver is, told from how its calls end. Asks no database: made for a readiness probe. */
+  health(): Health;
+}
+
+/** What `health()` returns; plain data, for `JSON.stringify`. */
+export interface Health {
+  /**
+   * - `"ok"`
+   * - `"failing"`: the last call has failed for a reason that lies with the database, in the last 30
+   *   seconds. A read that succeeds says nothing of writes that failed.
+   * - `"degraded"`: that was longer ago, and no call came since; or a call has been waiting for more
+   *   than 2 seconds. Deletions, counts and filtered lists may take longer.
+   * - `"closed"`
+   */
+  state: "ok" | "degraded" | "failing" | "closed";
+  /** Since when, in milliseconds since 1970. */
+  since: number;
+  /** The last error that lay with the database, also if all is well by now. */
+  lastError?: { code: string; message: string; operation: string; at: number };
+  /** How many calls aren't settled. */
+  queuedCalls: number;
+  /** How long the oldest of them has been waiting, in milliseconds; 0 for none. */
+  oldestQueuedMs: number;
+}
+
+/**
+ * What an `onError` is told beside the error: never anything of a payload.
+ *
+ * `operation` is the method's name, or, for trouble that no call has failed from, `"retry"` (an
+ * outage or a lock has lasted for more than 2 seconds; calls still wait) or `"checkpoint"` (SQLite's
+ * WAL can't be copied into the file, and grows). Of these it is told once, until they have passed.
+ */
+export interface ErrorContext {
+  operation: string;
+  /** The session that the call was for, if it was for one. */
+  sessionId?: string;
 }
 
 /** Options of `SQLiteSessionPersistDriver`. A name that isn't one of these is refused. */
@@ -505,6 +551,12 @@ export interface SQLiteSessionPersistDriverOptions {
    * that don't await. Default: 268,435,456 (256 MiB).
    */
   maxQueuedBytes?: number | undefined;
+  /**
+   * Is called with the error of each call that rejects, before its promise does, and with trouble in
+   * the background. The SDK itself only prints a failed `insertEvent` on the console: this is where an
+   * application hears of it. What it throws is a warning of the process.
+   */
+  onError?: ((error: Error, context: ErrorContext) => void) | null | undefined;
 }
 
 export interface SQLiteSessionPersistDriver
@@ -639,6 +691,8 @@ export interface PostgresSessionPersistDriverOptions {
   retryTimeoutMs?: number | undefined;
   /** As for SQLite. Default: 268,435,456 (256 MiB). */
   maxQueuedBytes?: number | undefined;
+  /** As for SQLite. */
+  onError?: ((error: Error, context: ErrorContext) => void) | null | undefined;
 }
 
 export interface PostgresSessionPersistDriver

@@ -224,13 +224,15 @@ async function closedStore(path: string) {
   return filename;
 }
 
-const canRead = {
+const canRead = (filename: string, reason: string) => ({
   events: 1,
   session: "s",
   code: "ERR_PERSIST_READ_ONLY",
   sqliteCode: "SQLITE_READONLY",
+  message: `the database is read-only: the process may not write ${reason} ("${filename}")`,
+  notReady: `the database is read-only: the process may not write ${reason} ("${filename}")`,
   afterClose: "ERR_PERSIST_CLOSED",
-};
+});
 
 test("a read-only file in a read-only folder gives reads", { skip }, async (t) => {
   const filename = await closedStore(folder(t));
@@ -238,7 +240,7 @@ test("a read-only file in a read-only folder gives reads", { skip }, async (t) =
   if (!isRoot) chmodSync(dirname(filename), 0o555);
   const { messages, stderr } = await runToEnd("read-only", [`/${filename}`]);
   if (!isRoot) chmodSync(dirname(filename), 0o755);
-  assert.deepEqual(messages, [canRead], stderr);
+  assert.deepEqual(messages, [canRead(`/${filename}`, "the file")], stderr);
   assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
 });
 
@@ -248,7 +250,19 @@ test("a read-only file in a folder that can be written gives reads", { skip }, a
   chmodSync(filename, 0o444);
   if (isRoot) chownSync(path, 65534, 65534);
   const { messages, stderr } = await runToEnd("read-only", [filename]);
-  assert.deepEqual(messages, [canRead], stderr);
+  assert.deepEqual(messages, [canRead(filename, "the file")], stderr);
+  assert.deepEqual(readdirSync(path), ["sessions.db"], "nothing is left beside it");
+});
+
+test("a file in a folder that can't be written isn't ready", { skip }, async (t) => {
+  const path = folder(t);
+  const filename = await closedStore(path);
+  chmodSync(filename, 0o666);
+  if (!isRoot) chmodSync(path, 0o555);
+  const { messages, stderr } = await runToEnd("read-only", [filename]);
+  if (!isRoot) chmodSync(path, 0o755);
+  assert.deepEqual(messages, [canRead(filename, "the file's folder")], stderr);
+  assert.deepEqual(readdirSync(path), ["sessions.db"]);
 });
 
 test("a read-only file of an old layout says what to do", { skip }, async (t) => {

@@ -145,15 +145,25 @@ test("a view is a ReplayView", (t) => {
   assert.ok(open(t).replayView() instanceof ReplayView);
 });
 
-test("a printed driver shows its class alone", (t) => {
+test("a printed driver shows which database it is of, and its state", async (t) => {
   const driver = open(t);
-  assert.equal(inspect(driver), "SQLiteSessionPersistDriver {}");
+  const shown = "SQLiteSessionPersistDriver { filename: ':memory:', state: 'ok' }";
+  assert.equal(inspect(driver), shown);
+  assert.equal(inspect({ driver }, { depth: 0 }), "{ driver: [SQLiteSessionPersistDriver] }");
+  const connectionString = "postgres://u:sesame@127.0.0.1:1/app";
+  const postgres = new PostgresSessionPersistDriver({ connectionString, schema: "tenant" });
+  await postgres.close();
+  assert.equal(
+    inspect(postgres, { breakLength: Infinity }),
+    "PostgresSessionPersistDriver " +
+      "{ host: '127.0.0.1:1', database: 'app', schema: 'tenant', state: 'closed' }",
+  );
   assert.equal(inspect(driver.replayView()), "ReplayView {}");
   assert.equal(JSON.stringify(driver), "{}");
 });
 
 test("not even hidden fields of a driver show how it connects", async () => {
-  const poolConfig = { user: "sesame", password: "sesame", host: "sesame.invalid" };
+  const poolConfig = { user: "sesame", password: "sesame", host: "a.invalid", database: "d" };
   const driver = new PostgresSessionPersistDriver({ poolConfig });
   for (const what of [driver, driver.replayView()]) {
     assert.doesNotMatch(inspect(what, { showHidden: true, depth: 9 }), /sesame/);

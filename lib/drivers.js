@@ -6,12 +6,13 @@
 
 const { calledWithNew, closedBy } = require("./classes.js");
 const { invalidArgument } = require("./errors.js");
-const { handleOf, hold } = require("./handle.js");
+const { handleOf, hold, holds } = require("./handle.js");
 const addon = require("./realm.js");
 const { endAllWaits, endWaits, idle, isQuiet, listEvents, waitTogether } = require("./rest.js");
 const { streamEvents, streamSessions } = require("./streams.js");
 const { attemptListeners, openTraced, reads, replays, writes } = require("./telemetry.js");
 
+const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 /** Events trail the answer to a prompt: a close that may wait waits for this much quiet. */
 const QUIET_BEFORE_CLOSE = { quietMs: 100, timeoutMs: 2_000 };
 
@@ -87,6 +88,22 @@ class Driver extends SessionMethods {
 
   idle(options) {
     return idle(handleOf(this), options);
+  }
+
+  ready() {
+    return writes.of(handleOf(this)).ready();
+  }
+
+  health() {
+    return handleOf(this).health();
+  }
+
+  /** What `console.log` shows. */
+  [INSPECT](depth, options, inspect) {
+    const { name } = this.constructor;
+    const handle = holds(this) ? handleOf(this) : undefined;
+    if (handle === undefined || depth < 0) return `[${name}]`;
+    return `${name} ${inspect({ ...handle.database(), state: handle.health().state }, options)}`;
   }
 
   replay(sessionId, options) {

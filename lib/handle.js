@@ -15,6 +15,9 @@ const HANDLE = Symbol("sandbox-agent-persist.handle");
 exports.hold = (object, handle) =>
   Object.defineProperty(object, HANDLE, { value: Object.freeze(handle) });
 
+/** Whether an object holds a handle. */
+exports.holds = (object) => object?.[HANDLE] !== undefined;
+
 /** The handle of `this`, in a method. */
 exports.handleOf = (object) => {
   const handle = object?.[HANDLE];

@@ -6,5 +6,6 @@
 "use strict";
 
 const { Binding } = require("./load.js");
+const { tell } = require("./tell.js");
 
-module.exports = new Binding(JSON.parse, JSON.stringify, Object, Error, TypeError);
+module.exports = new Binding(JSON.parse, JSON.stringify, Object, Error, TypeError, tell);

@@ -28,6 +28,7 @@ const METHODS = [
   "readEvents",
   "sessionsWithoutRecord",
   "stats",
+  "ready",
   "replay",
 ];
 

@@ -103,8 +103,12 @@ pub enum StoreError {
     Unavailable { reason: String, database_code: Option<DatabaseCode> },
 
     /// The database can be read but not written.
-    #[error("the database is read-only")]
-    ReadOnly { database_code: DatabaseCode },
+    #[error("the database is read-only{}", .reason.as_ref().map(|it| format!(": {it}")).unwrap_or_default())]
+    ReadOnly {
+        /// Known to those who looked.
+        reason: Option<String>,
+        database_code: DatabaseCode,
+    },
 
     /// Somebody else held the database locked for too long.
     #[error(
@@ -183,6 +187,27 @@ impl StoreError {
         }
     }
 
+    /// Whether the message leaves open which database it is about.
+    pub fn is_about_a_database(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadOnly { .. }
+                | Self::Busy { .. }
+                | Self::Full { .. }
+                | Self::Moved
+                | Self::Damaged { .. }
+                | Self::Database { .. }
+        )
+    }
+
+    /// Whether the database, or the way to it, is in trouble: not the call itself, nor a row of it.
+    pub fn is_of_the_store(&self) -> bool {
+        !matches!(
+            self,
+            Self::Closed | Self::TooLarge { .. } | Self::Corrupt { .. } | Self::Constraint { .. }
+        )
+    }
+
     /// The stable name that applications test for.
     pub fn code(&self) -> &'static str {
         match self {
@@ -213,7 +238,7 @@ impl StoreError {
             | Self::SchemaOutdated { database_code, .. }
             | Self::Unavailable { database_code, .. } => database_code.as_ref(),
             Self::NotADatabase { .. } => Some(&DatabaseCode::Sqlite("SQLITE_NOTADB")),
-            Self::ReadOnly { database_code }
+            Self::ReadOnly { database_code, .. }
             | Self::Busy { database_code, .. }
             | Self::Full { database_code }
             | Self::Damaged { database_code, .. }

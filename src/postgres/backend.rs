@@ -1,6 +1,6 @@
 //! What the tasks of a store share, and the attempts that they make for their calls.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
 
 use crate::error::StoreError;
-use crate::store::{Completion, Completions, Metrics, OperationResult, Ticket};
+use crate::store::{
+    Activity, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult, Ticket,
+    Trouble,
+};
 
 use super::connection::Timed;
 use super::failure::{Failure, Remedy};
@@ -46,6 +49,8 @@ pub struct Backend {
     pub opening: RefCell<Option<Opening>>,
     /// How the last attempt failed, until one succeeds: what calls that never had a turn are told.
     pub last_trouble: RefCell<Option<StoreError>>,
+    /// How long no attempt succeeds.
+    pub outage: Cell<Lasting>,
 }
 
 /// What comes of looking at the schema.
@@ -113,13 +118,14 @@ impl Backend {
             let failure = match self.attempt(calls, &mut attempt).await {
                 Ok(done) => {
                     self.last_trouble.take();
+                    self.outage.take();
                     self.queue.note_success();
                     return Ok(done);
                 }
                 Err(failure) => failure,
             };
             if failure.is_passing() {
-                self.last_trouble.replace(Some(failure.error.clone()));
+                self.note_outage(&failure.error);
             }
             let deadline = self.queue.deadline(calls.called_at);
             history.record(&failure, begun.elapsed(), Instant::now() >= deadline);
@@ -136,6 +142,17 @@ impl Backend {
             }
         }
         unreachable!("there is always another pause")
+    }
+
+    /// An attempt has failed for a reason that passes; of what lasts, who listens is told.
+    fn note_outage(&self, error: &StoreError) {
+        self.last_trouble.replace(Some(error.clone()));
+        let mut outage = self.outage.get();
+        if outage.note(Instant::now(), NOTICEABLE) {
+            let trouble = Trouble { activity: Activity::Retry, error: error.clone() };
+            self.completions.report(trouble);
+        }
+        self.outage.set(outage);
     }
 
     async fn attempt<T>(

@@ -11,12 +11,10 @@ use crate::store::Pace;
 
 use super::backend::{Backend, Calls, GivenUp};
 use super::connection::Timed;
-use super::failure::Failure;
+use super::failure::{Failure, INSUFFICIENT_PRIVILEGE};
 use super::retry::Decision;
 use super::statements::{Deleted, Statements};
 use super::steps::Step;
-
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// Deletes a session in one transaction, and says whether there was anything of it; `None` if it
 /// has too many events for that. What a lost connection may have done counts as done: the session

@@ -6,6 +6,9 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::error::{DatabaseCode, StoreError};
 
+/// The SQLSTATE of what a role may not do.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// What helps against a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {

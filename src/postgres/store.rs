@@ -1,6 +1,6 @@
 //! The handle of a database: takes calls on, and closes in order.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,6 +83,7 @@ async fn work(
         schema: Schema::new(options.schema, options.migrate),
         opening: RefCell::default(),
         last_trouble: RefCell::default(),
+        outage: Cell::default(),
     };
     dispatcher::run(Rc::new(backend)).await;
 }

@@ -71,7 +71,7 @@ impl TableStatements {
     ) -> Message {
         let is_prepared = message.is_prepared();
         let rows: Vec<_> = rows.collect();
-        let message = match is_prepared || rows.len() >= MIN_ROWS_IN_ARRAYS {
+        let message = match is_prepared || rows.is_empty() || rows.len() >= MIN_ROWS_IN_ARRAYS {
             true => self.push_arrays(message, &rows),
             false => self.push_literals(message, rows.into_iter()),
         };

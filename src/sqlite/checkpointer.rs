@@ -3,18 +3,23 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+
+use crate::error::StoreError;
+use crate::store::{Activity, Completions, Lasting, Trouble};
 
 use super::connection::Location;
 
 /// A passing lock of another process's checkpoint isn't worth a wait: the next try comes.
-const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::ZERO;
+const BUSY_TIMEOUT: Duration = Duration::ZERO;
 
 /// The writer's handle to it.
-#[derive(Debug)]
 pub struct Checkpointer {
     location: Location,
+    completions: Arc<dyn Completions>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,8 +38,9 @@ struct State {
 }
 
 impl Checkpointer {
-    pub fn new(location: Location) -> Self {
-        Self { location, shared: Arc::default(), thread: None }
+    /// Of a file. Who listens is told if checkpoints fail.
+    pub fn new(location: Location, completions: Arc<dyn Completions>) -> Self {
+        Self { location, completions, shared: Arc::default(), thread: None }
     }
 
     /// Asks for a checkpoint. Never waits for it.
@@ -43,10 +49,11 @@ impl Checkpointer {
         self.shared.changed.notify_one();
         if self.thread.is_none() {
             let (location, shared) = (self.location.clone(), Arc::clone(&self.shared));
+            let completions = Arc::clone(&self.completions);
             // Without a thread the WAL only grows until the next request.
             self.thread = std::thread::Builder::new()
                 .name("persist-checkpoint".to_owned())
-                .spawn(move || run(&location, &shared))
+                .spawn(move || run(&location, &shared, &*completions))
                 .ok();
         }
     }
@@ -81,16 +88,25 @@ impl Shared {
     }
 }
 
-fn run(location: &Location, shared: &Shared) {
-    let mut connection = None;
+fn run(location: &Location, shared: &Shared, completions: &dyn Completions) {
+    let (mut connection, mut trouble) = (None, Lasting::default());
     while shared.wait() {
-        if connection.is_none() {
-            connection = location.open_writable(BUSY_TIMEOUT).ok();
-        }
-        if let Some(connection) = &connection {
-            // What fails is tried again at the next request.
-            let _ = location.file.checkpoint(connection);
+        // What fails is tried again at the next request.
+        match checkpoint(location, &mut connection) {
+            Ok(()) | Err(StoreError::Busy { .. }) => trouble.end(),
+            Err(error) if trouble.note(Instant::now(), Duration::ZERO) => {
+                completions.report(Trouble { activity: Activity::Checkpoint, error });
+            }
+            Err(_) => {}
         }
         shared.state.lock().is_finished = true;
     }
+}
+
+fn checkpoint(location: &Location, opened: &mut Option<Connection>) -> Result<(), StoreError> {
+    let connection = match opened.take() {
+        Some(connection) => connection,
+        None => location.open_writable(BUSY_TIMEOUT)?,
+    };
+    location.file.checkpoint(opened.insert(connection))
 }

@@ -27,7 +27,7 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
         // The -shm couldn't get its room.
         _ if code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full { database_code },
         ffi::SQLITE_FULL => StoreError::Full { database_code },
-        ffi::SQLITE_READONLY => StoreError::ReadOnly { database_code },
+        ffi::SQLITE_READONLY => StoreError::ReadOnly { reason: None, database_code },
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
             StoreError::Damaged { message: describe(&error), database_code }
         }

@@ -111,16 +111,29 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Whether files may be written and made here.
-#[cfg(unix)]
 pub fn may_write(file: &Path) -> bool {
-    let access = rustix::fs::Access::WRITE_OK;
-    [file, folder(file)].into_iter().all(|path| rustix::fs::access(path, access).is_ok())
+    why_not_writable(file).is_none()
 }
 
-/// Whether files may be written and made here, as far as Windows tells without trying.
+/// What keeps the process from writing the file, or from making others beside it.
+#[cfg(unix)]
+pub fn why_not_writable(file: &Path) -> Option<&'static str> {
+    use rustix::io::Errno;
+    let refusal = |path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).err();
+    match (refusal(file), refusal(folder(file))) {
+        (Some(Errno::ROFS), _) | (_, Some(Errno::ROFS)) => {
+            Some("its file system is mounted read-only")
+        }
+        (Some(_), _) => Some("the process may not write the file"),
+        (None, Some(_)) => Some("the process may not write the file's folder"),
+        (None, None) => None,
+    }
+}
+
+/// What keeps the process from writing the file. Windows doesn't tell without trying.
 #[cfg(not(unix))]
-pub fn may_write(_file: &Path) -> bool {
-    false
+pub fn why_not_writable(_file: &Path) -> Option<&'static str> {
+    Some("the process may not write the file")
 }
 
 /// Whether this process, or all of them together, may open no more files. SQLite keeps the system's

@@ -15,6 +15,7 @@ use crate::store::{
 
 use super::connection::{self, Access, Database, Location};
 use super::failure;
+use super::filesystem;
 use super::options::SqliteOptions;
 use super::queue::Queue;
 use super::reader::{self, InlineReads, Readers};
@@ -157,7 +158,9 @@ impl FileStore {
     fn write(&self, ticket: Ticket, write: Write) -> Result<(), StoreError> {
         if self.is_read_only {
             self.queue.check_open()?;
+            let reason = filesystem::why_not_writable(self.location.file.path());
             return Err(StoreError::ReadOnly {
+                reason: reason.map(str::to_owned),
                 database_code: DatabaseCode::Sqlite("SQLITE_READONLY"),
             });
         }

@@ -4,6 +4,7 @@
 //! transaction. One session alone pays one commit, a hundred share one. What takes long goes on in
 //! steps, one after each batch.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,8 +14,10 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{LockTimeout, StoreError};
+use crate::model::{SessionEvent, SessionRecord};
 use crate::store::{
-    Batch, Completion, Completions, Metrics, OperationResult, Outcome, PendingWrite, Write,
+    Activity, Batch, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult,
+    Outcome, PendingWrite, Trouble, Write,
 };
 
 use super::checkpointer::Checkpointer;
@@ -50,6 +53,8 @@ pub struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
     checkpointer: Checkpointer,
+    /// How long a lock is waited for already.
+    lock_wait: Cell<Lasting>,
     /// What goes on in steps, the next first.
     deletions: VecDeque<Deletion>,
     /// Until when the lock is left to other processes.
@@ -94,7 +99,11 @@ impl Writer {
         }))?;
         Ok(Self {
             connection,
-            checkpointer: Checkpointer::new(shared.location.clone()),
+            checkpointer: Checkpointer::new(
+                shared.location.clone(),
+                Arc::clone(&shared.completions),
+            ),
+            lock_wait: Cell::default(),
             shared: Arc::new(shared),
             deletions: VecDeque::new(),
             rests_until: Instant::now(),
@@ -220,9 +229,7 @@ impl Writer {
         statements: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let begun_at = Instant::now();
-        let timeout = self.shared.queue.deadline(called_at).saturating_duration_since(begun_at);
-        self.connection.busy_timeout(timeout).map_err(failure::store_error)?;
-        let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
+        let begun = self.begin(called_at);
         let locked_at = Instant::now();
         if begun.is_err() || locked_at - begun_at > LOCK_WAIT {
             self.shared.metrics.note_lock_wait();
@@ -230,11 +237,48 @@ impl Writer {
         // Not before the lock is ours: meanwhile whoever had it may have replaced the file. And if
         // it can't be had, this may be why.
         self.shared.location.file.verify()?;
-        let transaction = begun.map_err(failure::store_error)?;
+        let transaction = begun?;
         let result = statements(&transaction).map_err(failure::store_error)?;
         transaction.commit().map_err(failure::store_error)?;
         self.shared.metrics.note_commit(locked_at.elapsed());
         Ok(result)
+    }
+
+    /// A transaction that has the lock. Who listens is told of a long wait for it.
+    fn begin(&self, called_at: Instant) -> Result<Transaction<'_>, StoreError> {
+        let begun_at = Instant::now();
+        loop {
+            let deadline = self.shared.queue.deadline(called_at);
+            let wait = deadline.saturating_duration_since(Instant::now()).min(NOTICEABLE);
+            let waits_since = Instant::now();
+            self.connection.busy_timeout(wait).map_err(failure::store_error)?;
+            match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
+                Ok(transaction) => {
+                    self.lock_wait.take();
+                    return Ok(transaction);
+                }
+                Err(error) => {
+                    let error = failure::store_error(error);
+                    self.note_lock_wait(&error, begun_at);
+                    // SQLite doesn't wait for what it takes for a deadlock.
+                    if waits_since.elapsed() < NOTICEABLE {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_lock_wait(&self, error: &StoreError, begun_at: Instant) {
+        if !matches!(error, StoreError::Busy { .. }) {
+            return;
+        }
+        let mut lock_wait = self.lock_wait.get();
+        if lock_wait.note_since(begun_at, Instant::now(), NOTICEABLE) {
+            let trouble = Trouble { activity: Activity::Retry, error: error.clone() };
+            self.shared.completions.report(trouble);
+        }
+        self.lock_wait.set(lock_wait);
     }
 
     /// The next step of what takes long.
@@ -363,7 +407,33 @@ pub fn apply(
             let rows = statements::delete_session(connection, id)?;
             Ok((Outcome::Deleted(rows > 0), rows))
         }),
+        Write::Probe => probe(connection, statements).map(|()| (Outcome::Stored, 0)),
     }
+}
+
+/// Stores a row in each table, and takes it back.
+fn probe(connection: &Connection, statements: &Statements) -> rusqlite::Result<()> {
+    const ID: &str = "sandbox-agent-persist: whether a row can be stored";
+    let session = SessionRecord { id: ID.to_owned(), ..SessionRecord::default() };
+    let event = SessionEvent {
+        id: ID.to_owned(),
+        session_id: ID.to_owned(),
+        event_index: 1,
+        sender: "client".to_owned(),
+        payload: "{}".into(),
+        ..SessionEvent::default()
+    };
+    let run = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    run("SAVEPOINT probe")?;
+    let stored = statements
+        .upsert_session(connection, &session)
+        .and_then(|()| statements.upsert_event(connection, &event));
+    if connection.is_autocommit() {
+        return stored;
+    }
+    run("ROLLBACK TO probe")?;
+    run("RELEASE probe")?;
+    stored
 }
 
 /// Runs several statements as if they were one, which leaves no trace if it fails.

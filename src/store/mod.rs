@@ -8,6 +8,7 @@
 //! | `unsettled` | which writes aren't settled; pure |
 //! | `pace` | how much of a long work to do at a time; pure |
 //! | `metrics` | how a store does: commits, retries, waits |
+//! | `trouble` | what no call has failed from, or not yet; pure |
 
 mod backlog;
 mod metrics;
@@ -16,6 +17,7 @@ mod pace;
 mod session_store;
 #[cfg(test)]
 pub mod testing;
+mod trouble;
 mod unsettled;
 
 pub use backlog::{Backlog, Batch, BatchRules, PendingWrite, Read};
@@ -29,3 +31,4 @@ pub use session_store::{
     Completion, Completions, DEFAULT_MAX_QUEUED_BYTES, OperationResult, SessionStore, Ticket,
     reject_as_closed,
 };
+pub use trouble::{Activity, Lasting, NOTICEABLE, Trouble};

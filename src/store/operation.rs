@@ -29,6 +29,8 @@ pub enum Write {
     Events(Vec<SessionEvent>),
     /// Deletes a session and all of its events.
     DeleteSession { id: String },
+    /// Shows that rows could be stored, and stores none.
+    Probe,
 }
 
 /// What a read wants.
@@ -185,6 +187,14 @@ pub enum Scope<'call> {
 }
 
 impl Operation {
+    /// Whether it may take as long as there is much stored.
+    pub fn may_take_long(&self) -> bool {
+        match self {
+            Self::Write(write) => write.may_take_long(),
+            Self::Read(query) => query.is_scan() || query.is_filtered(),
+        }
+    }
+
     /// Calls `visit` with each session whose course the call is part of, as writes and reads of its
     /// record are; lists and counts only look.
     pub fn each_active_session<'call>(&'call self, mut visit: impl FnMut(&'call str)) {
@@ -213,6 +223,7 @@ impl Write {
             Self::DeleteSession { id } => {
                 [Scope::Session(id), Scope::Events(id)].into_iter().for_each(visit);
             }
+            Self::Probe => {}
         }
     }
 
@@ -227,6 +238,7 @@ impl Write {
         match self {
             Self::Events(events) => events.len(),
             Self::Session(_) | Self::Event(_) | Self::DeleteSession { .. } => 1,
+            Self::Probe => 0,
         }
     }
 
@@ -240,6 +252,7 @@ impl Write {
                 events.iter().fold(rows, |bytes, event| bytes.saturating_add(event.text_bytes()))
             }
             Self::DeleteSession { id } => id.len(),
+            Self::Probe => 0,
         };
         std::mem::size_of::<Self>().saturating_add(held)
     }

@@ -6,6 +6,7 @@ use crate::error::StoreError;
 
 use super::metrics::MetricsSnapshot;
 use super::operation::{Operation, Outcome};
+use super::trouble::Trouble;
 
 /// How a call ended.
 pub type OperationResult = Result<Outcome, StoreError>;
@@ -23,7 +24,7 @@ pub struct Completion {
     pub result: OperationResult,
 }
 
-/// Receives what is settled, in batches, on any thread. Must not block.
+/// Is told by a store, on any thread, how calls ended and what else there is to hear. Must not block.
 pub trait Completions: Send + Sync {
     /// Called once for a batch; every ticket arrives exactly once.
     fn deliver(&self, batch: Vec<Completion>);
@@ -31,6 +32,9 @@ pub trait Completions: Send + Sync {
     /// Called when fields that this version doesn't know by name were not stored, for want of a
     /// column. Warns the process once.
     fn warn_of_dropped_fields(&self);
+
+    /// There is trouble that no call has failed from. Told once for as long as it lasts.
+    fn report(&self, trouble: Trouble);
 }
 
 /// How much may wait to be written, unless the user says otherwise.

@@ -10,7 +10,7 @@ use crate::model::{PageRequest, SessionEvent, SessionRecord};
 
 use super::{
     Completion, Completions, EventsQuery, Operation, OperationResult, Outcome, Query, SessionStore,
-    SessionsQuery, Ticket, Write,
+    SessionsQuery, Ticket, Trouble, Write,
 };
 
 /// For what should take no time at all.
@@ -32,6 +32,8 @@ impl Completions for Collected {
     fn warn_of_dropped_fields(&self) {
         panic!("tables of ours have the column");
     }
+
+    fn report(&self, _trouble: Trouble) {}
 }
 
 impl Collected {

@@ -12,6 +12,7 @@ try {
   const { items } = await driver.listEvents({ sessionId: "s" });
   const session = await driver.getSession("s");
   const refused = await rejection(driver.insertEvent("s", event("s", 2)));
+  const notReady = await rejection(driver.ready());
   driver.close();
   const afterClose = await rejection(driver.insertEvent("s", event("s", 2)));
   process.send!({
@@ -19,6 +20,8 @@ try {
     session: session?.id,
     code: refused.code,
     sqliteCode: refused.sqliteCode,
+    message: refused.message,
+    notReady: notReady.message,
     afterClose: afterClose.code,
   });
 } catch (error) {

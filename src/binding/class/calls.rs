@@ -22,10 +22,11 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// A promise of what the operation gives. How much that is, is left where a tracer wants it.
+    /// A promise of what the operation gives, which users know by this name. How much that is, is left where a tracer wants it.
     pub fn submit<'env>(
         &self,
         env: &'env Env,
+        name: &'static str,
         operation: Operation,
         amount: Option<Rc<Cell<Option<Amount>>>>,
     ) -> napi::Result<Unknown<'env>> {
@@ -34,7 +35,7 @@ impl Calls {
             warning::of_late_call(env)?;
         }
         let bridge = &self.environment.bridge;
-        let call = bridge.begin(env, &self.handle, Some(&operation), amount)?;
+        let call = bridge.begin(env, &self.handle, Some((name, &operation)), amount)?;
         let result = self.handle.submit(call.ticket, operation);
         if let Some(deadline) = self.environment.exit_deadline() {
             self.handle.flush(deadline);

@@ -8,14 +8,15 @@ use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue, Unknown};
 use napi_derive::napi;
 
+use crate::binding::convert::database::Database;
 use crate::binding::convert::operations::{self, Arguments};
-use crate::binding::convert::realm::Realm;
+use crate::binding::convert::realm::{Kept, Realm};
 use crate::binding::convert::{outcomes, replay_options};
-use crate::binding::promise::bridge;
+use crate::binding::promise::bridge::{self, Listener};
 use crate::binding::promise::environment::Environment;
 use crate::binding::promise::handle::Handle;
 use crate::replay::ReplayOptions;
-use crate::store::SessionStore;
+use crate::store::{Operation, SessionStore, Write};
 
 use super::calls::Calls;
 use super::traced_call::TracedCall;
@@ -32,17 +33,30 @@ pub struct Driver {
     is_traced: bool,
 }
 
+/// An open store, and what belongs to it.
+pub struct Opened {
+    /// What calls are made on.
+    pub store: Arc<dyn SessionStore>,
+    /// Which it is.
+    pub database: Database,
+    /// Is told of errors.
+    pub on_error: Option<Kept>,
+    /// Whom the store tells.
+    pub listener: Arc<Listener>,
+}
+
 impl Driver {
     /// Of an open store.
     pub fn new(
         environment: Rc<Environment>,
         realm: Rc<Realm>,
         system: &'static str,
-        store: Arc<dyn SessionStore>,
+        Opened { store, database, on_error, listener }: Opened,
     ) -> Self {
         environment.add(&store);
-        let calls = Calls { environment, handle: Rc::new(Handle::new(realm, store)) };
-        Self { calls, system, window: None, is_traced: false }
+        let handle = Rc::new(Handle::new(realm, database, store, on_error));
+        environment.bridge.watch(&handle, listener);
+        Self { calls: Calls { environment, handle }, system, window: None, is_traced: false }
     }
 
     fn realm(&self) -> &Realm {
@@ -53,13 +67,18 @@ impl Driver {
     /// argument gives a promise that is rejected.
     ///
     /// Arguments are read before: a getter or a toJSON of one may call this driver, or close it.
-    fn submit<'env>(&self, env: &'env Env, arguments: Arguments) -> napi::Result<Unknown<'env>> {
+    fn submit<'env>(
+        &self,
+        env: &'env Env,
+        name: &'static str,
+        arguments: Arguments,
+    ) -> napi::Result<Unknown<'env>> {
         match arguments {
             Ok(operation) if self.is_traced => {
-                TracedCall::new(self.calls.clone(), operation).into_unknown(env)
+                TracedCall::new(self.calls.clone(), name, operation).into_unknown(env)
             }
-            Ok(operation) => self.calls.submit(env, operation, None),
-            Err(error) => bridge::rejected(env, self.realm(), error),
+            Ok(operation) => self.calls.submit(env, name, operation, None),
+            Err(error) => bridge::rejected(env, &self.calls.handle, name, error),
         }
     }
 }
@@ -74,7 +93,7 @@ impl Driver {
         id: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::get_session(id);
-        self.submit(env, arguments)
+        self.submit(env, "getSession", arguments)
     }
 
     /// `SessionPersistMethods.listSessions`.
@@ -85,7 +104,7 @@ impl Driver {
         request: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::list_sessions(env, request);
-        self.submit(env, arguments)
+        self.submit(env, "listSessions", arguments)
     }
 
     /// `SessionPersistMethods.updateSession`.
@@ -96,7 +115,7 @@ impl Driver {
         session: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::update_session(env, self.realm(), session);
-        self.submit(env, arguments)
+        self.submit(env, "updateSession", arguments)
     }
 
     /// `SessionPersistMethods.listEvents`, of a view its window.
@@ -110,7 +129,7 @@ impl Driver {
             None => operations::list_events(env, request),
             Some(options) => operations::list_replayed_events(env, request, options),
         };
-        self.submit(env, arguments)
+        self.submit(env, "listEvents", arguments)
     }
 
     /// `SessionPersistMethods.insertEvent`, in either shape.
@@ -122,7 +141,7 @@ impl Driver {
         second: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::insert_event(env, self.realm(), first, second);
-        self.submit(env, arguments)
+        self.submit(env, "insertEvent", arguments)
     }
 
     /// `ReplayMethods.replay`.
@@ -134,7 +153,7 @@ impl Driver {
         options: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::replay(session_id, options);
-        self.submit(env, arguments)
+        self.submit(env, "replay", arguments)
     }
 
     /// `StoreMethods.insertEvents`.
@@ -145,7 +164,7 @@ impl Driver {
         events: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::insert_events(env, self.realm(), events);
-        self.submit(env, arguments)
+        self.submit(env, "insertEvents", arguments)
     }
 
     /// `StoreMethods.deleteSession`.
@@ -156,7 +175,7 @@ impl Driver {
         id: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::delete_session(id);
-        self.submit(env, arguments)
+        self.submit(env, "deleteSession", arguments)
     }
 
     /// A page of one event, or of none.
@@ -167,7 +186,7 @@ impl Driver {
         session_id: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::last_event(session_id);
-        self.submit(env, arguments)
+        self.submit(env, "lastEvent", arguments)
     }
 
     /// `StoreMethods.countSessions`.
@@ -178,7 +197,7 @@ impl Driver {
         filter: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::count_sessions(filter);
-        self.submit(env, arguments)
+        self.submit(env, "countSessions", arguments)
     }
 
     /// `StoreMethods.countEvents`.
@@ -189,7 +208,7 @@ impl Driver {
         filter: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::count_events(filter);
-        self.submit(env, arguments)
+        self.submit(env, "countEvents", arguments)
     }
 
     /// A page of a stream of sessions.
@@ -200,7 +219,7 @@ impl Driver {
         request: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::read_sessions(request);
-        self.submit(env, arguments)
+        self.submit(env, "streamSessions", arguments)
     }
 
     /// A page of a stream of a session's events.
@@ -211,7 +230,7 @@ impl Driver {
         request: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::read_events(request);
-        self.submit(env, arguments)
+        self.submit(env, "streamEvents", arguments)
     }
 
     /// Ids of sessions that have events and no record, after this one, for a stream of all events.
@@ -223,14 +242,34 @@ impl Driver {
         after: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::sessions_without_record(request, after);
-        self.submit(env, arguments)
+        self.submit(env, "streamEvents", arguments)
     }
 
     /// How much is stored.
     #[napi]
     pub fn stats<'env>(&self, env: &'env Env, options: Unknown<'_>) -> napi::Result<Unknown<'env>> {
         let arguments = operations::stats(options);
-        self.submit(env, arguments)
+        self.submit(env, "stats", arguments)
+    }
+
+    /// Whether rows could be stored.
+    #[napi]
+    pub fn ready<'env>(&self, env: &'env Env) -> napi::Result<Unknown<'env>> {
+        self.submit(env, "ready", Ok(Operation::Write(Write::Probe)))
+    }
+
+    /// How the driver is, told from how its calls end.
+    #[napi(ts_return_type = "object")]
+    pub fn health<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let Calls { environment, handle } = &self.calls;
+        let report = handle.health(environment.bridge.oldest_calls(handle));
+        outcomes::health(env, self.realm(), report)
+    }
+
+    /// Which database it is, without a secret.
+    #[napi(ts_return_type = "object")]
+    pub fn database<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        self.calls.handle.database.to_js(env, self.realm())
     }
 
     /// Whether no write and no `getSession` of this session is outstanding.
@@ -295,7 +334,7 @@ impl Driver {
         let Calls { environment, handle } = &self.calls;
         let bridge = &environment.bridge;
         let call = bridge.begin(env, handle, None, None)?;
-        let result = handle.close_later(call.ticket, bridge.completions());
+        let result = handle.close_later(call.ticket, bridge.listener());
         bridge.follow(env, call, result)
     }
 }

@@ -16,6 +16,7 @@ use super::calls::Calls;
 #[napi]
 pub struct TracedCall {
     calls: Calls,
+    name: &'static str,
     operation: RefCell<Option<Operation>>,
     session_id: Option<String>,
     /// Of what it writes; once it has ended, of what it returned.
@@ -24,9 +25,10 @@ pub struct TracedCall {
 
 impl TracedCall {
     /// Of a driver.
-    pub fn new(calls: Calls, operation: Operation) -> Self {
+    pub fn new(calls: Calls, name: &'static str, operation: Operation) -> Self {
         Self {
             calls,
+            name,
             session_id: traces::session_id(&operation).map(str::to_owned),
             amount: Rc::new(Cell::new(traces::written(&operation))),
             operation: RefCell::new(Some(operation)),
@@ -60,7 +62,9 @@ impl TracedCall {
         // Taken first: making a call may run JavaScript.
         let operation = self.operation.borrow_mut().take();
         match operation {
-            Some(operation) => self.calls.submit(env, operation, Some(Rc::clone(&self.amount))),
+            Some(operation) => {
+                self.calls.submit(env, self.name, operation, Some(Rc::clone(&self.amount)))
+            }
             None => ().into_unknown(env),
         }
     }

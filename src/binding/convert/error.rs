@@ -6,6 +6,7 @@ use napi::{Env, JsValue, sys};
 
 use crate::error::{DatabaseCode, StoreError};
 
+use super::database::Database;
 use super::realm::Realm;
 
 /// The `code` of every `TypeError`.
@@ -40,15 +41,20 @@ impl CallError {
         Self::InvalidArgument(format!("{name} must be {expectation}"))
     }
 
-    /// The JavaScript error object.
-    pub fn into_js<'env>(self, env: &'env Env, realm: &Realm) -> napi::Result<Unknown<'env>> {
+    /// The JavaScript error object. Where the message leaves that open, it names the database.
+    pub fn into_js<'env>(
+        self,
+        env: &'env Env,
+        realm: &Realm,
+        database: Option<&Database>,
+    ) -> napi::Result<Unknown<'env>> {
         match self {
             Self::InvalidArgument(message) => {
                 let mut error = realm.type_error(env, &message)?;
                 error.set_named_property("code", INVALID_ARGUMENT)?;
                 Ok(error.to_unknown())
             }
-            Self::Store(error) => store_error(env, realm, &error),
+            Self::Store(error) => store_error(env, realm, &error, database),
             Self::Thrown(error) => match take_exception(env) {
                 Some(exception) => Ok(exception),
                 None => Ok(napi::JsError::from(error).into_unknown(*env)),
@@ -58,7 +64,17 @@ impl CallError {
 
     /// An error that napi throws as the JavaScript error object.
     pub fn into_thrown(self, env: &Env, realm: &Realm) -> napi::Error {
-        match self.into_js(env, realm) {
+        self.into_thrown_of(env, realm, None)
+    }
+
+    /// As [`Self::into_thrown`], of a database.
+    pub fn into_thrown_of(
+        self,
+        env: &Env,
+        realm: &Realm,
+        database: Option<&Database>,
+    ) -> napi::Error {
+        match self.into_js(env, realm, database) {
             Ok(error) => napi::Error::from_unknown_without_coercion(error),
             Err(error) => error,
         }
@@ -69,8 +85,13 @@ fn store_error<'env>(
     env: &'env Env,
     realm: &Realm,
     failure: &StoreError,
+    database: Option<&Database>,
 ) -> napi::Result<Unknown<'env>> {
-    let mut error = realm.error(env, &failure.to_string())?;
+    let message = match database.filter(|_| failure.is_about_a_database()) {
+        Some(database) => format!("{failure} ({database})"),
+        None => failure.to_string(),
+    };
+    let mut error = realm.error(env, &message)?;
     error.set_named_property("code", failure.code())?;
     if let Some(code) = failure.database_code() {
         let name = match code {

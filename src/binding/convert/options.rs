@@ -7,6 +7,7 @@ use napi::bindgen_prelude::{Object, Unknown};
 use napi::{Env, ValueType};
 
 use super::error::CallError;
+use super::realm::Kept;
 use super::values;
 
 /// An object of options, for reading one after the other.
@@ -118,6 +119,15 @@ impl<'env> Options<'env> {
                 &self.full_name(name),
                 "a whole number from 1, or Infinity",
             )),
+        }
+    }
+
+    /// A function.
+    pub fn function(&self, name: &str) -> Result<Option<Kept>, CallError> {
+        let Some(value) = self.present(name)? else { return Ok(None) };
+        match value.get_type()? {
+            ValueType::Function => Ok(Some(values::function(&value)?)),
+            _ => Err(CallError::expected(&self.full_name(name), "a function")),
         }
     }
 

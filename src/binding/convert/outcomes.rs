@@ -1,5 +1,7 @@
 //! What a call gave, as JavaScript sees it. The one place where outcomes are told apart.
 
+use std::time::Duration;
+
 use napi::bindgen_prelude::{
     Array, FromNapiValue, JsObjectValue, Null, Object, ToNapiValue, Unknown,
 };
@@ -158,6 +160,55 @@ pub fn metrics<'env>(
     result.set_named_property("retries", number(store.retries))?;
     result.set_named_property("reconnects", number(store.reconnects))?;
     result.set_named_property("lockWaits", number(store.lock_waits))?;
+    Ok(result)
+}
+
+/// How a driver is, told from how its calls end.
+#[derive(Debug)]
+pub struct HealthReport {
+    /// One of index.d.ts' `Health`.
+    pub state: &'static str,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: f64,
+    /// The last error that lay with the database, and when it was.
+    pub last_error: Option<(f64, LastError)>,
+    /// How many calls are outstanding.
+    pub queued_calls: u64,
+    /// How long the oldest of them waits.
+    pub oldest_queued: Duration,
+}
+
+/// An error that lay with the database.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    /// Its stable name.
+    pub code: &'static str,
+    /// Its message.
+    pub message: String,
+    /// What failed.
+    pub operation: &'static str,
+}
+
+/// `{ state, since, lastError?, queuedCalls, oldestQueuedMs }`.
+pub fn health<'env>(
+    env: &'env Env,
+    realm: &Realm,
+    report: HealthReport,
+) -> napi::Result<Object<'env>> {
+    let mut result = realm.object(env)?;
+    result.set_named_property("state", report.state)?;
+    result.set_named_property("since", report.since_ms)?;
+    if let Some((at, LastError { code, message, operation })) = report.last_error {
+        let mut error = realm.object(env)?;
+        error.set_named_property("code", code)?;
+        error.set_named_property("message", message)?;
+        error.set_named_property("operation", operation)?;
+        error.set_named_property("at", at)?;
+        result.set_named_property("lastError", error)?;
+    }
+    result.set_named_property("queuedCalls", number(report.queued_calls))?;
+    let oldest_ms = (report.oldest_queued.as_secs_f64() * 1_000.0).round();
+    result.set_named_property("oldestQueuedMs", oldest_ms)?;
     Ok(result)
 }
 

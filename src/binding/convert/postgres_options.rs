@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use napi::bindgen_prelude::{FromNapiValue, Function, FunctionRef, Unknown};
+use napi::bindgen_prelude::{FunctionRef, Unknown};
 use napi::{Env, JsValue, ValueType};
 
 use crate::postgres::{self, Given, Password, PostgresOptions, Ssl};
@@ -10,6 +10,7 @@ use crate::store::DEFAULT_MAX_QUEUED_BYTES;
 
 use super::error::CallError;
 use super::options::Options;
+use super::realm::Kept;
 use super::values;
 
 /// What setTimeout counts to, and more than anybody waits.
@@ -18,7 +19,7 @@ const MAX_TIMEOUT_MS: u64 = 2_147_483_647;
 /// It bounds the first attempt too: less would fail where nothing is wrong.
 const MIN_RETRY_TIMEOUT_MS: u64 = 100;
 
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "connectionString",
     "pool",
     "poolConfig",
@@ -27,6 +28,7 @@ const OPTIONS: [&str; 8] = [
     "preparedStatements",
     "retryTimeoutMs",
     "maxQueuedBytes",
+    "onError",
 ];
 
 const POOL_OPTIONS: [&str; 24] = [
@@ -72,6 +74,8 @@ pub type PasswordFunction = FunctionRef<(), Unknown<'static>>;
 pub struct PostgresArguments {
     pub options: PostgresOptions,
     pub password_function: Option<PasswordFunction>,
+    /// Is told of errors.
+    pub on_error: Option<Kept>,
 }
 
 /// Reads the options of `PostgresSessionPersistDriver`; what is missing has its default.
@@ -90,6 +94,7 @@ pub fn read(env: &Env, options: Unknown<'_>) -> Result<PostgresArguments, CallEr
     let max_queued_bytes = options.whole_number("maxQueuedBytes", u64::MAX)?;
     let max_queued_bytes = max_queued_bytes
         .map_or(DEFAULT_MAX_QUEUED_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let on_error = options.function("onError")?;
     let (given, password_function) = given(&options)?;
     let settings = postgres::resolve(given, &environment, &|path| std::fs::read_to_string(path))
         .map_err(|error| CallError::InvalidArgument(error.to_string()))?;
@@ -101,7 +106,7 @@ pub fn read(env: &Env, options: Unknown<'_>) -> Result<PostgresArguments, CallEr
         retry_timeout: Duration::from_millis(retry_timeout_ms),
         max_queued_bytes,
     };
-    Ok(PostgresArguments { options, password_function })
+    Ok(PostgresArguments { options, password_function, on_error })
 }
 
 /// Containers often have no variable for the user's name; the system knows it all the same.
@@ -264,18 +269,9 @@ fn password(
             let text = values::identifier(value, &config.full_name("password"))?;
             Ok((Some(Password::Text(text)), None))
         }
-        ValueType::Function => Ok((Some(Password::Function), Some(function(&value)?))),
+        ValueType::Function => Ok((Some(Password::Function), Some(values::function(&value)?))),
         _ => Err(CallError::expected(&config.full_name("password"), "a string or a function")),
     }
-}
-
-#[expect(unsafe_code, reason = "napi's conversion of a value to its type is unsafe")]
-fn function(value: &Unknown<'_>) -> napi::Result<PasswordFunction> {
-    // SAFETY: the value is live and of its own environment; its type is checked.
-    let function = unsafe {
-        Function::<(), Unknown<'static>>::from_napi_value(value.value().env, value.raw())
-    };
-    function?.create_ref()
 }
 
 fn ssl(config: &Options<'_>) -> Result<Option<Ssl>, CallError> {

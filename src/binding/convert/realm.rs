@@ -4,12 +4,17 @@
 //! contexts of `node:vm`, and with them the test files of Jest. Each hands over its own when it
 //! loads the package: an application that replaces them later doesn't change what is stored.
 
-use napi::bindgen_prelude::{Function, FunctionRef, Object, ToNapiValue, Unknown};
+use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, Object, ToNapiValue, Unknown};
 use napi::{Env, JsValue};
 
 /// A function of one argument.
 pub type Given<'env> = Function<'env, Unknown<'static>, Unknown<'static>>;
-type Kept = FunctionRef<Unknown<'static>, Unknown<'static>>;
+/// A function that is called later.
+pub type Kept = FunctionRef<Unknown<'static>, Unknown<'static>>;
+/// A user's `onError`, an error, the operation and the session.
+type Told = FnArgs<(Unknown<'static>, Unknown<'static>, &'static str, Option<String>)>;
+/// A function that tells a user's `onError` of an error.
+pub type Tell<'env> = Function<'env, Told, Unknown<'static>>;
 
 /// See the module's documentation.
 pub struct Realm {
@@ -18,16 +23,19 @@ pub struct Realm {
     object: Kept,
     error: Kept,
     type_error: Kept,
+    tell: FunctionRef<Told, Unknown<'static>>,
 }
 
 impl Realm {
-    /// Of `JSON.parse`, `JSON.stringify`, `Object`, `Error` and `TypeError`.
+    /// Of `JSON.parse`, `JSON.stringify`, `Object`, `Error` and `TypeError`, and of what tells of
+    /// errors.
     pub fn new(
         parse: Given<'_>,
         stringify: Given<'_>,
         object: Given<'_>,
         error: Given<'_>,
         type_error: Given<'_>,
+        tell: Tell<'_>,
     ) -> napi::Result<Self> {
         Ok(Self {
             parse: parse.create_ref()?,
@@ -35,6 +43,7 @@ impl Realm {
             object: object.create_ref()?,
             error: error.create_ref()?,
             type_error: type_error.create_ref()?,
+            tell: tell.create_ref()?,
         })
     }
 
@@ -50,6 +59,23 @@ impl Realm {
         value: Unknown<'_>,
     ) -> napi::Result<Unknown<'env>> {
         call(env, &self.stringify, value)
+    }
+
+    /// Tells a user's `onError` of an error. What that throws isn't thrown here.
+    #[expect(unsafe_code, reason = "napi's safe call would tie its arguments to 'static")]
+    pub fn tell(
+        &self,
+        env: &Env,
+        on_error: &Kept,
+        error: &Unknown<'_>,
+        operation: &'static str,
+        session_id: Option<String>,
+    ) -> napi::Result<()> {
+        let on_error = on_error.borrow_back(env)?;
+        // SAFETY: both are live for the length of the call, which is all the call needs.
+        let live = |value| unsafe { Unknown::from_raw_unchecked(env.raw(), value) };
+        let told = FnArgs::from((live(on_error.raw()), live(error.raw()), operation, session_id));
+        self.tell.borrow_back(env)?.call(told).map(drop)
     }
 
     /// `{}`.

@@ -9,19 +9,29 @@ use crate::sqlite::{Durability, SqliteOptions};
 
 use super::error::CallError;
 use super::options::Options;
+use super::realm::Kept;
 use super::values;
 
 /// What SQLite counts to.
 const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
 
-const OPTIONS: [&str; 4] = ["filename", "durability", "busyTimeoutMs", "maxQueuedBytes"];
+const OPTIONS: [&str; 5] = ["filename", "durability", "busyTimeoutMs", "maxQueuedBytes", "onError"];
+
+/// What was read.
+#[derive(Default)]
+pub struct SqliteArguments {
+    /// Of the store.
+    pub options: SqliteOptions,
+    /// Is told of errors.
+    pub on_error: Option<Kept>,
+}
 
 /// Reads the options of `SQLiteSessionPersistDriver`; what is missing has its default.
-pub fn read(options: Unknown<'_>) -> Result<SqliteOptions, CallError> {
-    let mut result = SqliteOptions::default();
+pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
     if options.get_type()? == ValueType::Undefined {
-        return Ok(result);
+        return Ok(SqliteArguments::default());
     }
+    let mut result = SqliteOptions::default();
     let options = Options::of(options, "options")?.only(&OPTIONS, &[])?;
     if let Some(filename) = options.get("filename")? {
         result.filename = values::identifier(filename, "options.filename")?;
@@ -39,5 +49,5 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteOptions, CallError> {
     if let Some(bytes) = options.whole_number("maxQueuedBytes", u64::MAX)? {
         result.max_queued_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
-    Ok(result)
+    Ok(SqliteArguments { options: result, on_error: options.function("onError")? })
 }

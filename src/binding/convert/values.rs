@@ -3,7 +3,8 @@
 use std::ffi::CStr;
 
 use napi::bindgen_prelude::{
-    FromNapiValue, JsObjectValue, Object, Uint8Array, Unknown, Utf16String,
+    FromNapiValue, Function, FunctionRef, JsObjectValue, JsValuesTupleIntoVec, Object, Uint8Array,
+    Unknown, Utf16String,
 };
 use napi::{Env, JsValue, KeyCollectionMode, KeyConversion, KeyFilter, ValueType, sys};
 
@@ -164,4 +165,16 @@ pub fn js_string<'env>(env: &'env Env, text: &str) -> napi::Result<Unknown<'env>
     napi::check_status!(status)?;
     // SAFETY: on success the string is a live value of this environment.
     Ok(unsafe { Unknown::from_raw_unchecked(env.raw(), string) })
+}
+
+/// A function that is called later, of a value that is one.
+#[expect(unsafe_code, reason = "napi's conversion of a value to its type is unsafe")]
+pub fn function<Args: JsValuesTupleIntoVec>(
+    value: &Unknown<'_>,
+) -> napi::Result<FunctionRef<Args, Unknown<'static>>> {
+    // SAFETY: the value is live and of its own environment; its type is checked.
+    let function = unsafe {
+        Function::<Args, Unknown<'static>>::from_napi_value(value.value().env, value.raw())
+    };
+    function?.create_ref()
 }

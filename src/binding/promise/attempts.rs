@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, Unknown};
 use napi::{Env, JsValue};
-use parking_lot::Mutex;
 
 use crate::binding::convert::error::CallError;
 use crate::binding::convert::realm::Realm;
 use crate::error::StoreError;
 use crate::postgres::Attempts;
+
+use super::notes::Notes;
 
 /// The number of an attempt, and where to, if that is shown.
 type Begun = FnArgs<(f64, Option<String>, Option<u16>)>;
@@ -41,10 +42,8 @@ impl AttemptListeners {
 
 /// The store's end.
 pub struct NotedAttempts {
-    /// Has JavaScript's thread ask what has been noted.
-    wake: Box<dyn Fn() + Send + Sync>,
     count: AtomicU64,
-    noted: Mutex<Vec<Noted>>,
+    notes: Arc<Notes<Noted>>,
 }
 
 enum Noted {
@@ -55,18 +54,7 @@ enum Noted {
 impl NotedAttempts {
     /// `wake` has JavaScript's thread ask what has been noted.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { wake: Box::new(wake), count: AtomicU64::new(0), noted: Mutex::default() })
-    }
-
-    fn note(&self, noted: Noted) {
-        let is_first = {
-            let mut all = self.noted.lock();
-            all.push(noted);
-            all.len() == 1
-        };
-        if is_first {
-            (self.wake)();
-        }
+        Arc::new(Self { count: AtomicU64::new(0), notes: Notes::new(wake) })
     }
 }
 
@@ -74,12 +62,12 @@ impl Attempts for NotedAttempts {
     fn begin(&self, address: Option<(&str, u16)>) -> u64 {
         let attempt = self.count.fetch_add(1, Ordering::Relaxed);
         let address = address.map(|(host, port)| (host.to_owned(), port));
-        self.note(Noted::Begun { attempt, address });
+        self.notes.note(Noted::Begun { attempt, address });
         attempt
     }
 
     fn end(&self, attempt: u64, error: Option<StoreError>) {
-        self.note(Noted::Ended { attempt, error });
+        self.notes.note(Noted::Ended { attempt, error });
     }
 }
 
@@ -98,12 +86,12 @@ impl JsAttempts {
 
     /// Whether there may be more: the store isn't closed, or something isn't told of yet.
     pub fn is_open(&self) -> bool {
-        Arc::strong_count(&self.noted) > 1 || !self.noted.noted.lock().is_empty()
+        Arc::strong_count(&self.noted) > 1 || !self.noted.notes.is_empty()
     }
 
     /// Tells of what has been noted.
     pub fn tell(&self, env: &Env) -> napi::Result<()> {
-        let noted = std::mem::take(&mut *self.noted.noted.lock());
+        let noted = self.noted.notes.take();
         noted.into_iter().map(|noted| self.tell_of(env, noted)).fold(Ok(()), napi::Result::and)
     }
 
@@ -117,7 +105,7 @@ impl JsAttempts {
             }
             Noted::Ended { attempt, error } => {
                 let error = error
-                    .map(|error| CallError::from(error).into_js(env, &self.realm))
+                    .map(|error| CallError::from(error).into_js(env, &self.realm, None))
                     .transpose()?;
                 // SAFETY: the error is live for the length of the call, which is all it needs.
                 let error = error

@@ -20,10 +20,11 @@ use crate::binding::convert::realm::Realm;
 use crate::binding::convert::traces::Amount;
 use crate::binding::warning;
 use crate::postgres::Attempts;
-use crate::store::{Completion, Completions, Operation, OperationResult, Ticket};
+use crate::store::{Completion, Completions, Operation, OperationResult, Ticket, Trouble};
 
 use super::attempts::{AttemptListeners, JsAttempts, NotedAttempts};
-use super::handle::{Begun, Handle};
+use super::handle::{Begun, Handle, OldestCalls};
+use super::notes::Notes;
 
 /// Calls back into JavaScript's thread; unreferenced, so an idle driver ends with its process.
 type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
@@ -34,6 +35,7 @@ pub struct Bridge {
     pending: RefCell<Slab<Pending>>,
     /// Of drivers that connect.
     attempts: RefCell<Vec<Rc<JsAttempts>>>,
+    watched: RefCell<Vec<Watched>>,
 }
 
 struct Pending {
@@ -60,26 +62,42 @@ pub struct Inbox {
     wake: OnceLock<Wake>,
 }
 
-impl Completions for Inbox {
+/// What a driver's store tells.
+pub struct Listener {
+    inbox: Arc<Inbox>,
+    troubles: Arc<Notes<Trouble>>,
+}
+
+impl Completions for Listener {
     fn deliver(&self, batch: Vec<Completion>) {
         if batch.is_empty() {
             return;
         }
         let is_first = {
-            let mut arrived = self.arrived.lock();
+            let mut arrived = self.inbox.arrived.lock();
             let is_first = arrived.is_empty();
             arrived.extend(batch);
             is_first
         };
         if is_first {
-            self.wake();
+            self.inbox.wake();
         }
     }
 
     fn warn_of_dropped_fields(&self) {
         // The completions that are to follow wake JavaScript.
-        self.has_dropped_fields.store(true, Ordering::Relaxed);
+        self.inbox.has_dropped_fields.store(true, Ordering::Relaxed);
     }
+
+    fn report(&self, trouble: Trouble) {
+        self.troubles.note(trouble);
+    }
+}
+
+/// A driver whose store may tell of trouble.
+struct Watched {
+    handle: Weak<Handle>,
+    listener: Arc<Listener>,
 }
 
 impl Inbox {
@@ -104,8 +122,12 @@ impl Bridge {
             has_dropped_fields: AtomicBool::new(false),
             wake: OnceLock::new(),
         });
-        let bridge =
-            Rc::new(Self { inbox, pending: RefCell::default(), attempts: RefCell::default() });
+        let bridge = Rc::new(Self {
+            inbox,
+            pending: RefCell::default(),
+            attempts: RefCell::default(),
+            watched: RefCell::default(),
+        });
         let weak: Weak<Self> = Rc::downgrade(&bridge);
         let settle = env.create_function_from_closure::<(), (), _>(
             "settle",
@@ -120,9 +142,31 @@ impl Bridge {
         Ok(bridge)
     }
 
-    /// Where backends deliver to.
-    pub fn completions(&self) -> Arc<dyn Completions> {
-        Arc::clone(&self.inbox) as Arc<dyn Completions>
+    /// Whom the store of one driver tells.
+    pub fn listener(&self) -> Arc<Listener> {
+        let inbox = Arc::clone(&self.inbox);
+        let troubles = Notes::new(move || inbox.wake());
+        Arc::new(Listener { inbox: Arc::clone(&self.inbox), troubles })
+    }
+
+    /// The driver's user is told of the trouble that its store tells of.
+    pub fn watch(&self, handle: &Rc<Handle>, listener: Arc<Listener>) {
+        let mut watched = self.watched.borrow_mut();
+        watched.retain(|watched| watched.handle.strong_count() > 0);
+        watched.push(Watched { handle: Rc::downgrade(handle), listener });
+    }
+
+    /// When the oldest of a driver's outstanding calls were called.
+    pub fn oldest_calls(&self, handle: &Rc<Handle>) -> OldestCalls {
+        let mut oldest = OldestCalls::default();
+        for (_, pending) in self.pending.borrow().iter() {
+            if let Some(begun) =
+                pending.begun.as_ref().filter(|_| Rc::ptr_eq(&pending.handle, handle))
+            {
+                oldest.add(begun);
+            }
+        }
+        oldest
     }
 
     /// Where a driver's attempts to connect are noted, to be told of.
@@ -139,11 +183,11 @@ impl Bridge {
         &self,
         env: &'env Env,
         handle: &Rc<Handle>,
-        operation: Option<&Operation>,
+        operation: Option<(&'static str, &Operation)>,
         amount: Option<Rc<Cell<Option<Amount>>>>,
     ) -> napi::Result<Call<'env>> {
         let (deferred, promise) = create_promise(env)?;
-        let begun = operation.map(|operation| handle.begin(operation));
+        let begun = operation.map(|(name, operation)| handle.begin(name, operation));
         let pending = Pending { deferred, begun, handle: Rc::clone(handle), amount };
         let ticket = Ticket(self.pending.borrow_mut().insert(pending));
         Ok(Call { ticket, promise })
@@ -178,7 +222,7 @@ impl Bridge {
         // What fails, as when the environment ends, keeps no other promise from being settled.
         let completions = self.inbox.take();
         // What was noted before a call was completed is told of before its promise is settled.
-        let mut outcome = self.tell_of_attempts(env);
+        let mut outcome = self.tell_of_attempts(env).and(self.tell_of_troubles(env));
         for completion in completions {
             outcome = outcome.and(self.settle(env, completion));
         }
@@ -200,6 +244,29 @@ impl Bridge {
         outcome
     }
 
+    fn tell_of_troubles(&self, env: &Env) -> napi::Result<()> {
+        let mut outcome = Ok(());
+        for (handle, trouble) in self.take_troubles() {
+            handle.note_trouble(&trouble);
+            let Trouble { activity, error } = trouble;
+            let error = CallError::from(error).into_js(env, &handle.realm, Some(&handle.database));
+            let told = error.and_then(|error| handle.tell(env, &error, activity.name(), None));
+            outcome = outcome.and(told);
+        }
+        outcome
+    }
+
+    /// Each with its driver. A listener may open another driver.
+    fn take_troubles(&self) -> Vec<(Rc<Handle>, Trouble)> {
+        let watched = self.watched.borrow();
+        let of_driver = |Watched { handle, listener }: &Watched| {
+            let troubles = listener.troubles.take();
+            let handle = handle.upgrade().filter(|_| !troubles.is_empty())?;
+            Some(troubles.into_iter().map(move |trouble| (Rc::clone(&handle), trouble)))
+        };
+        watched.iter().filter_map(of_driver).flatten().collect()
+    }
+
     fn settle(&self, env: &Env, completion: Completion) -> napi::Result<()> {
         let Completion { ticket, result } = completion;
         let Some(pending) = self.pending.borrow_mut().try_remove(ticket.0) else {
@@ -207,11 +274,13 @@ impl Bridge {
         };
         let Pending { deferred, begun, handle, amount } = pending;
         let realm = &handle.realm;
+        let failure = result.as_ref().err().cloned();
         let answer = result
             .map_err(CallError::from)
             .and_then(|outcome| outcomes::to_js(env, realm, outcome));
-        if let Some(begun) = begun {
-            handle.end(begun, answer.is_err());
+        let mut begun = begun;
+        if let Some(begun) = &mut begun {
+            handle.end(begun, failure.as_ref(), answer.is_err());
         }
         match answer {
             Ok(answer) => {
@@ -221,7 +290,11 @@ impl Bridge {
                 conclude(env, sys::napi_resolve_deferred, deferred, answer.value)
             }
             Err(error) => {
-                conclude(env, sys::napi_reject_deferred, deferred, error.into_js(env, realm)?)
+                let error = error.into_js(env, realm, Some(&handle.database))?;
+                let told = begun.map_or(Ok(()), |mut begun| {
+                    handle.tell(env, &error, begun.operation, begun.take_session_id())
+                });
+                conclude(env, sys::napi_reject_deferred, deferred, error).and(told)
             }
         }
     }
@@ -245,11 +318,13 @@ impl Bridge {
 /// A promise that is rejected already.
 pub fn rejected<'env>(
     env: &'env Env,
-    realm: &Realm,
+    handle: &Handle,
+    operation: &'static str,
     error: CallError,
 ) -> napi::Result<Unknown<'env>> {
     // First, as nothing else can be asked of JavaScript while an exception is pending.
-    let error = error.into_js(env, realm)?;
+    let error = error.into_js(env, &handle.realm, Some(&handle.database))?;
+    handle.tell(env, &error, operation, None)?;
     let (deferred, promise) = create_promise(env)?;
     conclude(env, sys::napi_reject_deferred, deferred, error)?;
     Ok(promise)

@@ -3,22 +3,35 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::binding::convert::outcomes::CallMetrics;
-use crate::binding::convert::realm::Realm;
+use napi::Env;
+use napi::bindgen_prelude::Unknown;
+
+use crate::binding::convert::database::Database;
+use crate::binding::convert::outcomes::{CallMetrics, HealthReport, LastError};
+use crate::binding::convert::realm::{Kept, Realm};
+use crate::binding::convert::traces;
 use crate::error::StoreError;
 use crate::store::{
     Completion, Completions, LatencyHistogram, MetricsSnapshot, Operation, OperationResult,
-    Outcome, SessionStore, Ticket,
+    Outcome, SessionStore, Ticket, Trouble,
 };
 
 use super::activity::{Active, Activity};
+use super::health::{Health, Kind};
 
 /// A call that has its promise.
 pub struct Begun {
+    /// What users know it by.
+    pub operation: &'static str,
     at: Instant,
     active: Option<Active>,
+    kind: Kind,
+    /// Whether it takes as long as there is much stored.
+    may_take_long: bool,
+    /// Where somebody is told of errors.
+    session_id: Option<String>,
 }
 
 /// When the last that holds it goes without a `close()`, as by garbage collection, a thread closes
@@ -26,35 +39,57 @@ pub struct Begun {
 pub struct Handle {
     /// Where its values and errors belong.
     pub realm: Rc<Realm>,
+    /// Which database it is.
+    pub database: Database,
     store: Arc<dyn SessionStore>,
+    on_error: Option<Kept>,
     is_closed: Cell<bool>,
     has_waited: Cell<bool>,
     outstanding: Cell<u64>,
     rejected: Cell<u64>,
     latencies: RefCell<LatencyHistogram>,
     activity: Activity,
+    health: RefCell<Health>,
+    last_error: RefCell<Option<(Instant, LastError)>>,
 }
 
 impl Handle {
-    /// Takes over an open store.
-    pub fn new(realm: Rc<Realm>, store: Arc<dyn SessionStore>) -> Self {
+    /// Takes over an open store. `on_error` is told of errors.
+    pub fn new(
+        realm: Rc<Realm>,
+        database: Database,
+        store: Arc<dyn SessionStore>,
+        on_error: Option<Kept>,
+    ) -> Self {
         Self {
             realm,
+            database,
             store,
+            on_error,
             is_closed: Cell::new(false),
             has_waited: Cell::new(false),
             outstanding: Cell::new(0),
             rejected: Cell::new(0),
             latencies: RefCell::default(),
             activity: Activity::default(),
+            health: RefCell::new(Health::new(Instant::now())),
+            last_error: RefCell::default(),
         }
     }
 
-    /// A call has its promise.
-    pub fn begin(&self, operation: &Operation) -> Begun {
+    /// A call has its promise. `name` is what users know it by.
+    pub fn begin(&self, name: &'static str, operation: &Operation) -> Begun {
         self.outstanding.set(self.outstanding.get() + 1);
         let at = Instant::now();
-        Begun { at, active: self.activity.begin(operation, at) }
+        let session_id = self.on_error.as_ref().and_then(|_| traces::session_id(operation));
+        Begun {
+            operation: name,
+            at,
+            active: self.activity.begin(operation, at),
+            kind: Kind::of(operation),
+            may_take_long: operation.may_take_long(),
+            session_id: session_id.map(str::to_owned),
+        }
     }
 
     /// A call wasn't answered at once.
@@ -67,14 +102,65 @@ impl Handle {
         !self.has_waited.get()
     }
 
-    /// The promise of a call is settled.
-    pub fn end(&self, Begun { at, active }: Begun, is_rejected: bool) {
+    /// The promise of a call is about to be settled; with which error of the store's, if with one.
+    pub fn end(&self, begun: &mut Begun, error: Option<&StoreError>, is_rejected: bool) {
         let now = Instant::now();
+        let took = now.duration_since(begun.at);
         self.outstanding.set(self.outstanding.get().saturating_sub(1));
         self.rejected.set(self.rejected.get() + u64::from(is_rejected));
-        self.latencies.borrow_mut().record(now.duration_since(at));
-        if let Some(active) = active {
+        self.latencies.borrow_mut().record(took);
+        if let Some(active) = begun.active.take() {
             self.activity.end(active, now);
+        }
+        match error {
+            Some(error) if error.is_of_the_store() => {
+                self.health.borrow_mut().note_failure(begun.kind, now);
+                self.note_error(begun.operation, error, now);
+            }
+            Some(_) => {}
+            None => {
+                let took = (!begun.may_take_long).then_some(took);
+                self.health.borrow_mut().note_success(begun.kind, took, now);
+            }
+        }
+    }
+
+    fn note_error(&self, operation: &'static str, error: &StoreError, now: Instant) {
+        let last = LastError { code: error.code(), message: error.to_string(), operation };
+        self.last_error.replace(Some((now, last)));
+    }
+
+    /// There is trouble that no call has failed from.
+    pub fn note_trouble(&self, Trouble { activity, error }: &Trouble) {
+        self.note_error(activity.name(), error, Instant::now());
+    }
+
+    /// Tells whoever wants to hear of errors.
+    pub fn tell(
+        &self,
+        env: &Env,
+        error: &Unknown<'_>,
+        operation: &'static str,
+        session_id: Option<String>,
+    ) -> napi::Result<()> {
+        match &self.on_error {
+            Some(on_error) => self.realm.tell(env, on_error, error, operation, session_id),
+            None => Ok(()),
+        }
+    }
+
+    /// How it is, where the oldest calls of those outstanding were called then.
+    pub fn health(&self, oldest: OldestCalls) -> HealthReport {
+        let now = Instant::now();
+        let waits = |call: Option<Instant>| call.map(|call| now.duration_since(call));
+        let (state, since) = self.health.borrow().state(waits(oldest.of_short), now);
+        let last_error = self.last_error.borrow();
+        HealthReport {
+            state: state.name(),
+            since_ms: epoch_ms(since, now),
+            last_error: last_error.as_ref().map(|(at, error)| (epoch_ms(*at, now), error.clone())),
+            queued_calls: self.outstanding.get(),
+            oldest_queued: waits(oldest.of_all).unwrap_or_default(),
         }
     }
 
@@ -123,9 +209,15 @@ impl Handle {
 
     /// Blocks until everything is written and the database is free.
     pub fn close(&self) {
-        if !self.is_closed.replace(true) {
+        if !self.note_closed() {
             self.store.close();
         }
+    }
+
+    /// Whether it was closed before.
+    fn note_closed(&self) -> bool {
+        self.health.borrow_mut().note_closed(Instant::now());
+        self.is_closed.replace(true)
     }
 
     /// As [`Self::close`], but on a thread: for a database that may be far away. Waits again if it
@@ -135,7 +227,7 @@ impl Handle {
         ticket: Ticket,
         completions: Arc<dyn Completions>,
     ) -> Option<OperationResult> {
-        self.is_closed.set(true);
+        self.note_closed();
         let store = Arc::clone(&self.store);
         let closing = spawn_closer(move || {
             store.close();
@@ -155,6 +247,42 @@ impl Drop for Handle {
             self.store.close();
         }
     }
+}
+
+/// When the oldest of the outstanding calls were called.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OldestCalls {
+    of_all: Option<Instant>,
+    /// Of those that shouldn't take long, however much is stored.
+    of_short: Option<Instant>,
+}
+
+impl OldestCalls {
+    /// One more that is outstanding.
+    pub fn add(&mut self, begun: &Begun) {
+        let older = |oldest: &mut Option<Instant>| {
+            *oldest = Some(oldest.map_or(begun.at, |oldest| oldest.min(begun.at)));
+        };
+        older(&mut self.of_all);
+        if !begun.may_take_long {
+            older(&mut self.of_short);
+        }
+    }
+}
+
+impl Begun {
+    /// The session that it is for, where somebody is told of errors.
+    pub fn take_session_id(&mut self) -> Option<String> {
+        self.session_id.take()
+    }
+}
+
+/// In milliseconds since 1970, as `Date.now()`.
+fn epoch_ms(then: Instant, now: Instant) -> f64 {
+    let elapsed = now.duration_since(then);
+    let then = SystemTime::now().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
+    let since_epoch = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since_epoch.as_secs_f64() * 1_000.0).round()
 }
 
 fn spawn_closer(close: impl FnOnce() + Send + 'static) -> std::io::Result<()> {

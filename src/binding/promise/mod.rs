@@ -5,4 +5,6 @@ pub mod attempts;
 pub mod bridge;
 pub mod environment;
 pub mod handle;
+mod health;
+mod notes;
 pub mod password;

@@ -1,0 +1,65 @@
+/** Trouble with a server: what `ready`, `health` and `onError` say of it. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { ErrorContext } from "../index.js";
+import { event, rejection, session } from "./support/fixtures.ts";
+import { freshRole, freshSchema, ownServer, sql } from "./support/postgres.ts";
+import { openPostgres, openWith } from "./support/postgres-around.ts";
+import { until } from "./support/waiting.ts";
+
+for (const preparedStatements of [false, true]) {
+  const how = preparedStatements ? "prepared" : "simple";
+  test(`a role that may only read isn't ready: ${how}`, async (t) => {
+    const schema = freshSchema(t);
+    await openPostgres(t, { schema }).updateSession(session("s"));
+    const { name, url } = await freshRole(t);
+    await sql(`GRANT USAGE ON SCHEMA ${schema} TO ${name}`);
+    await sql(`GRANT SELECT ON ALL TABLES IN SCHEMA ${schema} TO ${name}`);
+    const driver = openWith(t, { connectionString: url, schema, preparedStatements });
+    assert.equal((await driver.listSessions({ limit: 1 })).items.length, 1);
+    const error = await rejection(driver.ready());
+    assert.equal(error.code, "ERR_PERSIST_READ_ONLY");
+    assert.match(error.message, new RegExp(`permission denied.*schema "${schema}"`));
+    assert.equal(error.sqlState, "42501");
+  });
+
+  test(`a database that takes no writes isn't ready: ${how}`, async (t) => {
+    const schema = freshSchema(t);
+    await openPostgres(t, { schema }).ready();
+    const poolConfig = { options: "-c default_transaction_read_only=on" };
+    const driver = openPostgres(t, { schema, poolConfig, preparedStatements, retryTimeoutMs: 300 });
+    const error = await rejection(driver.ready());
+    assert.equal(error.code, "ERR_PERSIST_UNAVAILABLE");
+    assert.match(error.message, /read-only transaction/);
+  });
+}
+
+test("an outage is told of while calls wait, and over when the server is back", async (t) => {
+  const server = await ownServer(t);
+  const told: string[] = [];
+  const onError = (error: Error, { operation }: ErrorContext) => told.push(operation);
+  const driver = openWith(t, { connectionString: server.url, onError });
+  await driver.ready();
+  await server.stop("immediate");
+  const waiting = driver.insertEvent("s", event("s", 1));
+  await until(() => told.length > 0, "the outage is told of", 20_000);
+  assert.deepEqual(told, ["retry"]);
+  const { state, queuedCalls, oldestQueuedMs, lastError } = driver.health();
+  assert.deepEqual([state, queuedCalls], ["degraded", 1]);
+  assert.ok(oldestQueuedMs >= 2_000);
+  assert.equal(lastError?.code, "ERR_PERSIST_UNAVAILABLE");
+  await server.start();
+  await waiting;
+  assert.equal(driver.health().state, "ok");
+  assert.deepEqual(told, ["retry"], "once, and no call has failed");
+});
+
+test("a server that is away for too long makes a driver fail", async (t) => {
+  const told: string[] = [];
+  const onError = (error: Error, { operation }: ErrorContext) => told.push(operation);
+  const connectionString = "postgres://u@127.0.0.1:1/d";
+  const driver = openWith(t, { connectionString, retryTimeoutMs: 100, onError });
+  assert.equal((await rejection(driver.ready())).code, "ERR_PERSIST_UNAVAILABLE");
+  assert.deepEqual(told, ["ready"]);
+  assert.equal(driver.health().state, "failing");
+});
