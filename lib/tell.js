@@ -6,7 +6,7 @@ let hasWarned = false;
 
 /** What it throws, or rejects with, is a warning of the process, once: nobody else is to fail by it. */
 exports.tell = (onError, error, operation, sessionId) => {
-  const context = sessionId === undefined ? { operation } : { operation, sessionId };
+  const context = sessionId === null ? { operation } : { operation, sessionId };
   try {
     const told = onError(error, context);
     if (typeof told?.then === "function") told.then(undefined, warn);

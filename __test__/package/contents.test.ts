@@ -37,6 +37,7 @@ test("the main package holds the loader, the classes, the types and the docs, in
     "lib/rest.js",
     "lib/shutdown.js",
     "lib/streams.js",
+    "lib/tell.js",
     "lib/telemetry.js",
     "lib/texts.js",
     "package.json",

@@ -25,6 +25,7 @@
 //! | `json` | values as the engine's own JSON texts |
 //! | `values` | reading single values |
 //! | `error` | errors as JavaScript sees them |
+//! | `database` | which database a driver is of, as its user may see it |
 //! | `realm` | the functions that values and errors are made with |
 //!
 //! `promise`: what outlasts a call.
@@ -35,6 +36,8 @@
 //! | `bridge` | promises: made on JavaScript's thread, settled there, woken once a batch |
 //! | `attempts` | attempts to connect, told of to who listens |
 //! | `activity` | whether an application is in the middle of something |
+//! | `health` | whether the driver can be counted on; pure |
+//! | `notes` | what stores note, to be told of on JavaScript's thread |
 //! | `handle` | the open store that a driver and its outstanding calls share |
 //! | `password` | passwords from a function of the user's |
 //!

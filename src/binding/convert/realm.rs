@@ -11,7 +11,7 @@ use napi::{Env, JsValue};
 pub type Given<'env> = Function<'env, Unknown<'static>, Unknown<'static>>;
 /// A function that is called later.
 pub type Kept = FunctionRef<Unknown<'static>, Unknown<'static>>;
-/// A user's `onError`, an error, the operation and the session.
+/// A user's `onError`, an error, the operation, and the session or `null`.
 type Told = FnArgs<(Unknown<'static>, Unknown<'static>, &'static str, Option<String>)>;
 /// A function that tells a user's `onError` of an error.
 pub type Tell<'env> = Function<'env, Told, Unknown<'static>>;
