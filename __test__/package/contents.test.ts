@@ -37,8 +37,8 @@ test("the main package holds the loader, the classes, the types and the docs, in
     "lib/rest.js",
     "lib/shutdown.js",
     "lib/streams.js",
-    "lib/tell.js",
     "lib/telemetry.js",
+    "lib/tell.js",
     "lib/texts.js",
     "package.json",
   ]);

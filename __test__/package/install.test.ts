@@ -240,7 +240,7 @@ test(
     const code = `
       const [one, other] = process.argv.slice(1).map((file) => {
         const { Binding } = require(file);
-        return new Binding(JSON.parse, JSON.stringify, Object, Error, TypeError);
+        return new Binding(JSON.parse, JSON.stringify, Object, Error, TypeError, () => {});
       });
       const first = one.openSqlite({ filename: "a.db" });
       try { other.openSqlite({ filename: "a.db" }) } catch (error) { console.log(error.code + " " + error.message) }
