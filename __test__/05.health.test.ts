@@ -1,16 +1,13 @@
 /** What a program learns of a driver's trouble: `ready`, `health` and `onError`, of every driver. */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { describe, test, type TestContext } from "node:test";
 import type { ErrorContext } from "../index.js";
-import { event, rejection, session } from "./support/fixtures.ts";
-import { openEither } from "./support/either.ts";
 import { contractOf } from "./support/contract.ts";
-import { freshSchema } from "./support/postgres.ts";
+import { openEither } from "./support/either.ts";
+import { event, file, open, rejection, session } from "./support/fixtures.ts";
+import { databaseUrl, freshSchema } from "./support/postgres.ts";
 import { openPostgres } from "./support/postgres-around.ts";
-import { file, open } from "./support/fixtures.ts";
 import { warningsOf } from "./support/warnings.ts";
-import { databaseUrl } from "./support/postgres.ts";
-import type { TestContext } from "node:test";
 
 type Told = [message: string, context: ErrorContext];
 

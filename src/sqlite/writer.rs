@@ -249,8 +249,8 @@ impl Writer {
         let begun_at = Instant::now();
         loop {
             let deadline = self.shared.queue.deadline(called_at);
-            let wait = deadline.saturating_duration_since(Instant::now()).min(NOTICEABLE);
             let waits_since = Instant::now();
+            let wait = deadline.saturating_duration_since(waits_since).min(NOTICEABLE);
             self.connection.busy_timeout(wait).map_err(failure::store_error)?;
             match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
                 Ok(transaction) => {
@@ -423,17 +423,11 @@ fn probe(connection: &Connection, statements: &Statements) -> rusqlite::Result<(
         payload: "{}".into(),
         ..SessionEvent::default()
     };
-    let run = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
-    run("SAVEPOINT probe")?;
-    let stored = statements
-        .upsert_session(connection, &session)
-        .and_then(|()| statements.upsert_event(connection, &event));
-    if connection.is_autocommit() {
-        return stored;
-    }
-    run("ROLLBACK TO probe")?;
-    run("RELEASE probe")?;
-    stored
+    whole(connection, || {
+        statements.upsert_session(connection, &session)?;
+        statements.upsert_event(connection, &event)?;
+        connection.prepare_cached("ROLLBACK TO whole")?.execute([]).map(drop)
+    })
 }
 
 /// Runs several statements as if they were one, which leaves no trace if it fails.

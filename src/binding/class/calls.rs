@@ -22,7 +22,8 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// A promise of what the operation gives, which users know by this name. How much that is, is left where a tracer wants it.
+    /// A promise of what the operation gives, which users know by this name. How much that is, is
+    /// left where a tracer wants it.
     pub fn submit<'env>(
         &self,
         env: &'env Env,
