@@ -261,7 +261,8 @@ impl Writer {
                     let error = failure::store_error(error);
                     self.note_lock_wait(&error, begun_at);
                     // SQLite doesn't wait for what it takes for a deadlock.
-                    if waits_since.elapsed() < NOTICEABLE {
+                    let has_waited = waits_since.elapsed() >= NOTICEABLE;
+                    if !matches!(error, StoreError::Busy { .. }) || !has_waited {
                         return Err(error);
                     }
                 }

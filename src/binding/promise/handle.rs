@@ -277,12 +277,12 @@ impl Begun {
     }
 }
 
-/// In milliseconds since 1970, as `Date.now()`.
+/// In milliseconds since 1970, rounded down as in `Date.now()`: never in the future.
 fn epoch_ms(then: Instant, now: Instant) -> f64 {
     let elapsed = now.duration_since(then);
     let then = SystemTime::now().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
     let since_epoch = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (since_epoch.as_secs_f64() * 1_000.0).round()
+    since_epoch.as_millis() as f64
 }
 
 fn spawn_closer(close: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
