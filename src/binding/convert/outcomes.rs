@@ -169,9 +169,9 @@ pub struct HealthReport {
     /// One of index.d.ts' `Health`.
     pub state: &'static str,
     /// Since when, in milliseconds since 1970.
-    pub since_ms: f64,
+    pub since_ms: u64,
     /// The last error that lay with the database, and when it was.
-    pub last_error: Option<(f64, LastError)>,
+    pub last_error: Option<(u64, LastError)>,
     /// How many calls are outstanding.
     pub queued_calls: u64,
     /// How long the oldest of them waits.
@@ -197,13 +197,13 @@ pub fn health<'env>(
 ) -> napi::Result<Object<'env>> {
     let mut result = realm.object(env)?;
     result.set_named_property("state", report.state)?;
-    result.set_named_property("since", report.since_ms)?;
+    result.set_named_property("since", number(report.since_ms))?;
     if let Some((at, LastError { code, message, operation })) = report.last_error {
         let mut error = realm.object(env)?;
         error.set_named_property("code", code)?;
         error.set_named_property("message", message)?;
         error.set_named_property("operation", operation)?;
-        error.set_named_property("at", at)?;
+        error.set_named_property("at", number(at))?;
         result.set_named_property("lastError", error)?;
     }
     result.set_named_property("queuedCalls", number(report.queued_calls))?;

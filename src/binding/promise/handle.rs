@@ -278,11 +278,11 @@ impl Begun {
 }
 
 /// In milliseconds since 1970, rounded down as in `Date.now()`: never in the future.
-fn epoch_ms(then: Instant, now: Instant) -> f64 {
+fn epoch_ms(then: Instant, now: Instant) -> u64 {
     let elapsed = now.duration_since(then);
     let then = SystemTime::now().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
     let since_epoch = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since_epoch.as_millis() as f64
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn spawn_closer(close: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
