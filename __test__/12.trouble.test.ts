@@ -251,6 +251,7 @@ test("a read-only file in a folder that can be written gives reads", { skip }, a
   if (isRoot) chownSync(path, 65534, 65534);
   const { messages, stderr } = await runToEnd("read-only", [filename]);
   assert.deepEqual(messages, [canRead(filename, "the file")], stderr);
+  assert.deepEqual(readdirSync(path), ["sessions.db"]);
 });
 
 test("a file in a folder that can't be written isn't ready", { skip }, async (t) => {

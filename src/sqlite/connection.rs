@@ -204,6 +204,12 @@ impl<'a> Opener<'a> {
     /// Looks at the tables, and changes nothing.
     fn inspect(&self, mut connection: Connection) -> Result<Inspected, StoreError> {
         let cannot_open = |error| self.cannot_open(&error);
+        let is_read_only = connection.is_readonly("main").map_err(cannot_open)?;
+        if is_read_only && self.has_no_wal() && is_in_wal_mode(&connection) {
+            // Its readers would make a -wal that they can't delete.
+            drop(connection);
+            return self.inspect_immutable();
+        }
         if self.is_shared {
             // If there is a WAL: alone, SQLite keeps the shm in its own memory, unshared.
             connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(cannot_open)?;
@@ -221,7 +227,6 @@ impl<'a> Opener<'a> {
             }
             inspected => inspected?,
         };
-        let is_read_only = connection.is_readonly("main").map_err(failure::store_error)?;
         if is_read_only {
             self.check_readable(&layout)?;
         } else {
@@ -239,7 +244,12 @@ impl<'a> Opener<'a> {
 
     /// A file that can't be written, and whose readers need no WAL.
     fn may_be_immutable(&self) -> bool {
-        !filesystem::wal_path(&self.path).exists() && !filesystem::may_write(&self.path)
+        self.has_no_wal() && !filesystem::may_write(&self.path)
+    }
+
+    /// Nobody writes to it in WAL mode just now.
+    fn has_no_wal(&self) -> bool {
+        !filesystem::wal_path(&self.path).exists()
     }
 
     fn check_readable(&self, layout: &Layout) -> Result<(), StoreError> {
@@ -368,6 +378,33 @@ fn set_durability(
 /// A read of the file, which SQLite puts off until somebody asks for something.
 fn read_once(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+/// Whether the file's header asks for a WAL. It is read through SQLite's handle, without a lock:
+/// whoever opens and closes the file otherwise drops this process's locks on it, and SQLite itself
+/// makes the WAL as soon as it reads a row.
+#[expect(unsafe_code, reason = "SQLite has no other way to look at the header alone")]
+fn is_in_wal_mode(connection: &Connection) -> bool {
+    const READ_VERSION_AT: i64 = 19;
+    const WAL: u8 = 2;
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
+    // SAFETY: the connection is open, and this operation stores a pointer where it is told to.
+    let handle = unsafe { connection.handle() };
+    // SAFETY: as above.
+    let found = unsafe {
+        ffi::sqlite3_file_control(handle, c"main".as_ptr(), operation, (&raw mut file).cast())
+    };
+    // SAFETY: null, or the connection's open file, which stays open for as long as it does.
+    let methods = unsafe { file.as_ref() }.map(|file| file.pMethods);
+    // SAFETY: null, or the VFS's own table of functions, which nobody ever frees.
+    let methods = methods.and_then(|methods| unsafe { methods.as_ref() });
+    let read = methods.and_then(|methods| methods.xRead).filter(|_| found == ffi::SQLITE_OK);
+    let mut version = 0_u8;
+    // SAFETY: the buffer has the one byte that is asked for.
+    read.is_some_and(|read| unsafe {
+        read(file, (&raw mut version).cast(), 1, READ_VERSION_AT) == ffi::SQLITE_OK
+    }) && version == WAL
 }
 
 fn set_journal_mode(connection: &Connection, wanted: &str) -> rusqlite::Result<String> {
