@@ -32,7 +32,10 @@ const addon = given ?? buildPortable(target);
 const packed = (way) => packAll(target, addon, join(root, "target", "packages", way), way);
 const packages = { ...packed("published"), local: packed("local") };
 rmSync(results, { force: true });
-const files = readdirSync(folder).filter((name) => name.endsWith(".test.ts"));
+const beginnings = process.argv.slice(2);
+const isWanted = (name) =>
+  beginnings.length === 0 || beginnings.some((begin) => name.startsWith(begin));
+const files = readdirSync(folder).filter((name) => name.endsWith(".test.ts") && isWanted(name));
 await runNodeTests(
   files.map((name) => join("__test__", "package", name)),
   { TEST_PACKAGES: JSON.stringify(packages), TEST_RUNTIME_RESULTS: results },

@@ -27,7 +27,8 @@ function installMockAgent(dataHome) {
   chmodSync(launcher, 0o755);
 }
 
-function freePort() {
+/** A port of this machine that nobody listens on. */
+export function freePort() {
   return new Promise((resolve, reject) => {
     const probe = createServer().on("error", reject);
     probe.listen(0, "127.0.0.1", () => {
