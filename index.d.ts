@@ -462,7 +462,9 @@ export interface ReplayView extends SessionPersistMethods {}
  * A driver whose lists of events are replay windows. It is open for as long as the driver that it
  * was made by.
  */
-export declare class ReplayView {}
+export declare class ReplayView {
+  private constructor();
+}
 
 /** What every driver has for the program around it. */
 export interface DriverMethods {

@@ -1,4 +1,4 @@
-/** The recipes of docs/recipes.md, pasted into an application and run. */
+/** The programs of docs/recipes.md and docs/getting-started.md, pasted into an application and run. */
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
@@ -15,12 +15,13 @@ const NEXT = "node_modules/next/dist/bin/next";
 const CHUNKS = 30;
 const READY_WITHIN_MS = 60_000;
 
-/** The programs of the page, by their names. */
-const recipes = Object.fromEntries(
-  [
-    ...readFileSync(join(root, "docs", "recipes.md"), "utf8").matchAll(/```js (\S+)\n(.*?)```/gs),
-  ].map(([, name, code]) => [name!, code!]),
-);
+/** The programs of a page, by their names. */
+function programs(page: string): Record<string, string> {
+  const text = readFileSync(join(root, "docs", page), "utf8");
+  const blocks = text.matchAll(/```js (\S+)\n(.*?)```/gs);
+  return Object.fromEntries([...blocks].map(([, name, code]) => [name!, code!]));
+}
+const recipes = { ...programs("getting-started.md"), ...programs("recipes.md") };
 
 let agents: { baseUrl: string; stop(): Promise<void> };
 let app: string;
@@ -104,6 +105,13 @@ async function serves(t: TestContext, args: string[], { cwd = app, prefix = "", 
   await turn;
   return id as string;
 }
+
+test("a first session, which the next process restores", async () => {
+  const printed = await runs("first.mjs", ["mock", "stream 3 20"]);
+  assert.match(printed, /^3 client session\/prompt$/m);
+  assert.match(printed, /agent 3 the agent/);
+  assert.match(await runs("first.mjs", ["mock", "What did I ask you?"]), /replayed.*stream 3 20/);
+});
 
 test("a server with Express, whose end loses nothing, and a transcript of its session", async (t) => {
   const id = await serves(t, ["express.mjs"]);
