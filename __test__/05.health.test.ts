@@ -96,6 +96,22 @@ test("what onError throws, or rejects with, is a warning once, and the call's er
   assert.deepEqual(messages, ["onError failed: Error: sink"]);
 });
 
+test("an onError whose own calls fail isn't told of that, which would never end", async () => {
+  const told: string[] = [];
+  const driver: ReturnType<typeof openEither> = openEither({
+    filename: ":memory:",
+    onError: ({ message }) => {
+      told.push(message);
+      driver.updateSession(session("log")).catch(() => {});
+      driver.getSession(1 as never).catch(() => {});
+    },
+  });
+  driver.close();
+  const messages = await warningsOf(() => rejection(driver.getSession("s")));
+  assert.deepEqual(told, ["the driver is closed"]);
+  assert.ok(messages.some((message) => message.startsWith("onError called a driver, and that")));
+});
+
 test("a driver that was opened with an onError has a view and a stream that tell it too", async () => {
   const told: string[] = [];
   const onError = (_: Error, { operation }: ErrorContext) => told.push(operation);

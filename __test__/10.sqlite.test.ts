@@ -4,6 +4,7 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmdirSync,
@@ -215,13 +216,26 @@ test("the file is in WAL mode and can give space back", async (t) => {
   database.close();
 });
 
-test("a name that looks like a URI is a file's", { skip: onWindows }, async (t) => {
+for (const filename of ["file:a.db", "file:a?mode=memory", "sqlite:a.db", "sqlite://a.db"]) {
+  test(`"${filename}" is a URL, and makes no file`, { skip: onWindows }, (t) => {
+    const path = folder(t);
+    const working = process.cwd();
+    process.chdir(path);
+    t.after(() => process.chdir(working));
+    const message = `cannot open the database "${filename}": filename is a path, and this is a URL; for a file of that very name write "./${filename}"`;
+    assert.throws(() => open(t, { filename }), { code: "ERR_PERSIST_CANNOT_OPEN", message });
+    assert.deepEqual(readdirSync(path), []);
+  });
+}
+
+test("a file that is named like a URL opens by its name", { skip: onWindows }, (t) => {
   const path = folder(t);
   const working = process.cwd();
   process.chdir(path);
   t.after(() => process.chdir(working));
-  open(t, { filename: "file:a?mode=memory" }).close();
-  assert.ok(existsSync(`${path}/file:a?mode=memory`));
+  open(t, { filename: "./file:a.db" }).close();
+  open(t, { filename: "file:a.db" }).close();
+  assert.deepEqual(readdirSync(path), ["file:a.db"]);
 });
 
 test("a driver keeps to its file when the working folder changes", async (t) => {

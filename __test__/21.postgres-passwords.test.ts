@@ -131,6 +131,32 @@ describe("a server that asks for a password", () => {
     assert.equal(asked, 4);
   });
 
+  const circle = new Error("in a circle");
+  circle.cause = circle;
+  const { proxy: unspeakable, revoke } = Proxy.revocable({}, {});
+  revoke();
+  for (const [what, thrown] of [
+    ["an error that causes itself", circle],
+    ["a symbol", Symbol("s")],
+    ["a revoked proxy", unspeakable],
+  ] as const) {
+    test(`a function that throws, or rejects with, ${what}`, async (t) => {
+      const fail = () => {
+        throw thrown;
+      };
+      for (const password of [fail, async () => fail()]) {
+        const driver = openPostgres(t, {
+          connectionString: undefined,
+          poolConfig: { ...config, password },
+          retryTimeoutMs: 100,
+          schema: schema(),
+        });
+        const error = await rejection(driver.listSessions());
+        assert.match(error.message, /the password function (threw|rejected)/);
+      }
+    });
+  }
+
   test("a function that goes on failing rejects without what it throws", async (t) => {
     const password = () => {
       throw new Error(SECRET);

@@ -44,6 +44,38 @@ test("fields of an event", async (t) => {
   assert.equal((await allEvents(driver, "s")).length, 1, "the driver goes on");
 });
 
+test("what a payload's toJSON throws, whatever it is", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  const circle = new Error("in a circle");
+  circle.cause = circle;
+  const unspeakable = {
+    toString: () => {
+      throw circle;
+    },
+    get cause() {
+      throw circle;
+    },
+  };
+  for (const thrown of [circle, Symbol("s"), null, unspeakable]) {
+    const toJSON = () => {
+      throw thrown;
+    };
+    const sent = event("s", 1, { payload: { toJSON } });
+    await isRefused(driver.insertEvent("s", sent), "event.payload", "a toJSON that throws");
+  }
+});
+
+test("a payload whose toJSON stores another without an end", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  const toJSON = () => {
+    driver.insertEvent("s", event("s", 1, { payload: { toJSON } })).catch(() => {});
+    return 1;
+  };
+  await driver.insertEvent("s", event("s", 1, { payload: { toJSON } })).catch(() => {});
+  await driver.insertEvent("t", event("t", 1));
+  assert.equal((await allEvents(driver, "t")).length, 1, "the driver goes on");
+});
+
 test("fields of a session", async (t) => {
   const driver = open(t, { filename: file(t) });
   const wrong: Record<string, unknown[]> = {

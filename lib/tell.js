@@ -2,23 +2,32 @@
 "use strict";
 
 const KIND = "SandboxAgentPersistWarning";
-let hasWarned = false;
+const NESTED =
+  "onError called a driver, and that call failed too: of such an error onError isn't told, as it would never end";
+const warned = new Set();
+let isTelling = false;
 
 /** What it throws, or rejects with, is a warning of the process, once: nobody else is to fail by it. */
 exports.tell = (onError, error, operation, sessionId) => {
+  if (isTelling) return warnOnce("nested", () => NESTED);
   const context = sessionId === null ? { operation } : { operation, sessionId };
+  isTelling = true;
   try {
     const told = onError(error, context);
     if (typeof told?.then === "function") told.then(undefined, warn);
   } catch (reason) {
     warn(reason);
+  } finally {
+    isTelling = false;
   }
 };
 
-function warn(reason) {
-  if (hasWarned) return;
-  hasWarned = true;
-  process.emitWarning(`onError failed: ${textOf(reason)}`, KIND);
+const warn = (reason) => warnOnce("failed", () => `onError failed: ${textOf(reason)}`);
+
+function warnOnce(what, text) {
+  if (warned.has(what)) return;
+  warned.add(what);
+  process.emitWarning(text(), KIND);
 }
 
 function textOf(reason) {

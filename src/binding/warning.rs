@@ -4,9 +4,12 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use napi::Env;
-use napi::bindgen_prelude::{FnArgs, Function, JsObjectValue, Object, Unknown};
+use napi::bindgen_prelude::{JsObjectValue, Object, Unknown};
+use napi::{Env, JsValue};
 use parking_lot::Mutex;
+
+use super::convert::calling;
+use super::convert::values::js_string;
 
 /// What `--disable-warning` and listeners know them by.
 const KIND: &str = "SandboxAgentPersistWarning";
@@ -15,16 +18,12 @@ const DROPPED_FIELDS: &str = "a session or an event had fields that this version
 
 const LATE_CALL: &str = "a driver was called after its close(): nothing was stored. Events may come in after a prompt has been answered; gracefulShutdown(sdk, driver) waits for them, and closes in the right order.";
 
-/// The arguments of `process.emitWarning`.
-type Emit<'env> = FnArgs<(&'env str, &'env str)>;
-
 /// Emits a warning of the process.
 pub fn emit(env: &Env, message: &str) -> napi::Result<()> {
     let process: Object<'_> = env.get_global()?.get_named_property_unchecked("process")?;
-    let emit: Function<'_, Emit<'_>, Unknown<'_>> =
-        process.get_named_property_unchecked("emitWarning")?;
-    emit.apply(process, FnArgs::from((message, KIND)))?;
-    Ok(())
+    let emit: Unknown<'_> = process.get_named_property_unchecked("emitWarning")?;
+    let told = [js_string(env, message)?.raw(), js_string(env, KIND)?.raw()];
+    calling::call(env, emit.raw(), Some(process.raw()), &told).map(drop)
 }
 
 /// Warns that fields were not stored, once in a process.

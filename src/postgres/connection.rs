@@ -253,7 +253,7 @@ impl Connector {
     async fn open(&self, host: usize, target: TargetSession) -> Result<Connection, Failure> {
         let password = self.password().await?;
         let options = self.connect_options(host, password.as_deref());
-        let inner = options.connect().await?;
+        let inner = options.connect().await.map_err(Failure::of_handshake)?;
         let mut connection =
             Connection { inner, mark: self.next_mark(), opened: Instant::now(), uses: 0 };
         let inspected = self.inspect(connection.with_timeout(CONNECT_TIMEOUT), target).await;

@@ -60,6 +60,24 @@ impl From<sqlx::Error> for Failure {
 }
 
 impl Failure {
+    /// Of an attempt to connect: what answers may be no PostgreSQL at all. A proxy in trouble may
+    /// speak like that, too.
+    pub fn of_handshake(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Protocol(_) => {
+                Self::lost("what answers there does not speak PostgreSQL's protocol".to_owned())
+            }
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Self::lost(
+                    "the connection was closed before PostgreSQL's handshake was complete; is it a \
+                     PostgreSQL server that listens there?"
+                        .to_owned(),
+                )
+            }
+            error => error.into(),
+        }
+    }
+
     /// The connection broke, or was never made.
     pub fn lost(reason: String) -> Self {
         Self {

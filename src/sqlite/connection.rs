@@ -173,6 +173,13 @@ impl<'a> Opener<'a> {
     }
 
     fn open(&self) -> Result<Database, StoreError> {
+        let name = &self.options.filename;
+        if is_url(name) && !self.path.exists() {
+            return Err(self.refused(format!(
+                "filename is a path, and this is a URL; for a file of that very name write \
+                 \"./{name}\""
+            )));
+        }
         if let Some(reason) = why_no_file_can_be_there(&self.path) {
             return Err(self.refused(reason));
         }
@@ -335,6 +342,9 @@ impl<'a> Opener<'a> {
         // Not by opening it: closing it again would end the locks of other drivers in this process.
         let reason = match std::fs::metadata(&self.path) {
             Err(reason) if reason.kind() == PermissionDenied => reason.kind().to_string(),
+            _ if self.path.exists() && !filesystem::may_read(&self.path) => {
+                "the process may not read the file".to_owned()
+            }
             _ if primary_code == Some(ffi::SQLITE_CANTOPEN) => {
                 "SQLite cannot open or create the file; see that its folder can be written"
                     .to_owned()
@@ -421,6 +431,12 @@ fn is_for_want_of_lock_files(error: &StoreError) -> bool {
         .database_code()
         .map(DatabaseCode::as_str)
         .is_some_and(|code| code == "SQLITE_CANTOPEN" || code.starts_with("SQLITE_READONLY"))
+}
+
+/// What other libraries take in a file's place. The name of a file may begin so, too.
+fn is_url(name: &str) -> bool {
+    const SCHEMES: [&str; 4] = ["file:", "sqlite:", "sqlite3:", "libsql:"];
+    name.contains("://") || SCHEMES.iter().any(|scheme| name.starts_with(scheme))
 }
 
 fn why_no_file_can_be_there(path: &Path) -> Option<String> {

@@ -110,6 +110,18 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Whether the file, which is there, may be read.
+#[cfg(unix)]
+pub fn may_read(file: &Path) -> bool {
+    rustix::fs::access(file, rustix::fs::Access::READ_OK).is_ok()
+}
+
+/// Whether the file, which is there, may be read. Windows doesn't tell without trying.
+#[cfg(not(unix))]
+pub fn may_read(_file: &Path) -> bool {
+    true
+}
+
 /// Whether files may be written and made here.
 pub fn may_write(file: &Path) -> bool {
     why_not_writable(file).is_none()

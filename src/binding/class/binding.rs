@@ -10,7 +10,7 @@ use napi_derive::napi;
 use crate::binding::convert::database::Database;
 use crate::binding::convert::error::CallError;
 use crate::binding::convert::postgres_options::{self, PostgresArguments};
-use crate::binding::convert::realm::{Given, Kept, Realm, Tell};
+use crate::binding::convert::realm::{Given, Kept, Realm};
 use crate::binding::convert::sqlite_options::{self, SqliteArguments};
 use crate::binding::convert::{outcomes, replay_text};
 use crate::binding::promise::attempts::{AttemptBegun, AttemptEnded, AttemptListeners};
@@ -45,7 +45,7 @@ impl Binding {
         object: Given<'_>,
         error: Given<'_>,
         type_error: Given<'_>,
-        tell: Tell<'_>,
+        tell: Given<'_>,
     ) -> napi::Result<Self> {
         Ok(Self { realm: Rc::new(Realm::new(parse, stringify, object, error, type_error, tell)?) })
     }

@@ -10,6 +10,9 @@ use crate::sqlite::SqliteOptions;
 
 use super::realm::Realm;
 
+/// Why that host: mostly a connection string in a variable that isn't set.
+const DEFAULT_HOST: &str = ", as no connectionString, host or PGHOST is given";
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub enum Database {
@@ -22,6 +25,8 @@ pub enum Database {
     Postgres {
         /// Each host with its port, or a socket's path, in the order to try them.
         hosts: String,
+        /// Whether nobody named a host.
+        is_default_host: bool,
         /// The database's own name.
         database: String,
         /// Where the tables are.
@@ -40,6 +45,7 @@ impl From<&PostgresOptions> for Database {
         let hosts = options.settings.hosts.iter().map(|host| host.address.to_string());
         Self::Postgres {
             hosts: hosts.collect::<Vec<_>>().join(", "),
+            is_default_host: options.settings.is_default_host,
             database: options.settings.database.clone(),
             schema: options.schema.clone(),
         }
@@ -50,8 +56,9 @@ impl Display for Database {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite { filename } => write!(formatter, "\"{filename}\""),
-            Self::Postgres { hosts, database, schema } => {
-                write!(formatter, "schema \"{schema}\" of database \"{database}\" at {hosts}")
+            Self::Postgres { hosts, is_default_host, database, schema } => {
+                write!(formatter, "schema \"{schema}\" of database \"{database}\" at {hosts}")?;
+                if *is_default_host { formatter.write_str(DEFAULT_HOST) } else { Ok(()) }
             }
         }
     }
@@ -63,7 +70,7 @@ impl Database {
         let mut shown = realm.object(env)?;
         match self {
             Self::Sqlite { filename } => shown.set_named_property("filename", filename.as_str())?,
-            Self::Postgres { hosts, database, schema } => {
+            Self::Postgres { hosts, database, schema, .. } => {
                 shown.set_named_property("host", hosts.as_str())?;
                 shown.set_named_property("database", database.as_str())?;
                 shown.set_named_property("schema", schema.as_str())?;

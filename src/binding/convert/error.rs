@@ -2,10 +2,11 @@
 //! stable `code` and, where there is one, the database's own.
 
 use napi::bindgen_prelude::{JsObjectValue, Unknown};
-use napi::{Env, JsValue, sys};
+use napi::{Env, JsValue};
 
 use crate::error::{DatabaseCode, StoreError};
 
+use super::calling::take_exception;
 use super::database::Database;
 use super::realm::Realm;
 
@@ -101,21 +102,4 @@ fn store_error<'env>(
         error.set_named_property(name, code.as_str())?;
     }
     Ok(error.to_unknown())
-}
-
-/// The exception that a failed call into JavaScript left pending, if it did.
-#[expect(unsafe_code, reason = "napi has no safe way to take an exception")]
-fn take_exception(env: &Env) -> Option<Unknown<'_>> {
-    let mut is_pending = false;
-    // SAFETY: the environment is this thread's; the flag is a valid place to write to.
-    let status = unsafe { sys::napi_is_exception_pending(env.raw(), &mut is_pending) };
-    if status != sys::Status::napi_ok || !is_pending {
-        return None;
-    }
-    let mut exception = std::ptr::null_mut();
-    // SAFETY: as above.
-    let status = unsafe { sys::napi_get_and_clear_last_exception(env.raw(), &mut exception) };
-    // SAFETY: on success the exception is a live value of this environment.
-    (status == sys::Status::napi_ok)
-        .then(|| unsafe { Unknown::from_raw_unchecked(env.raw(), exception) })
 }

@@ -1,5 +1,6 @@
 //! Our methods' arguments and results: JavaScript's values as ours and back.
 
+pub mod calling;
 pub mod database;
 pub mod error;
 mod event_text;

@@ -4,17 +4,16 @@
 //! contexts of `node:vm`, and with them the test files of Jest. Each hands over its own when it
 //! loads the package: an application that replaces them later doesn't change what is stored.
 
-use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, Object, ToNapiValue, Unknown};
+use napi::bindgen_prelude::{Function, FunctionRef, Null, Object, ToNapiValue, Unknown};
 use napi::{Env, JsValue};
+
+use super::calling;
+use super::values::js_string;
 
 /// A function of one argument.
 pub type Given<'env> = Function<'env, Unknown<'static>, Unknown<'static>>;
 /// A function that is called later.
 pub type Kept = FunctionRef<Unknown<'static>, Unknown<'static>>;
-/// A user's `onError`, an error, the operation, and the session or `null`.
-type Told = FnArgs<(Unknown<'static>, Unknown<'static>, &'static str, Option<String>)>;
-/// A function that tells a user's `onError` of an error.
-pub type Tell<'env> = Function<'env, Told, Unknown<'static>>;
 
 /// See the module's documentation.
 pub struct Realm {
@@ -23,7 +22,8 @@ pub struct Realm {
     object: Kept,
     error: Kept,
     type_error: Kept,
-    tell: FunctionRef<Told, Unknown<'static>>,
+    /// Of a user's `onError`, an error, the operation, and the session or `null`.
+    tell: Kept,
 }
 
 impl Realm {
@@ -35,7 +35,7 @@ impl Realm {
         object: Given<'_>,
         error: Given<'_>,
         type_error: Given<'_>,
-        tell: Tell<'_>,
+        tell: Given<'_>,
     ) -> napi::Result<Self> {
         Ok(Self {
             parse: parse.create_ref()?,
@@ -62,20 +62,22 @@ impl Realm {
     }
 
     /// Tells a user's `onError` of an error. What that throws isn't thrown here.
-    #[expect(unsafe_code, reason = "napi's safe call would tie its arguments to 'static")]
     pub fn tell(
         &self,
         env: &Env,
         on_error: &Kept,
         error: &Unknown<'_>,
         operation: &'static str,
-        session_id: Option<String>,
+        session_id: Option<&str>,
     ) -> napi::Result<()> {
         let on_error = on_error.borrow_back(env)?;
-        // SAFETY: both are live for the length of the call, which is all the call needs.
-        let live = |value| unsafe { Unknown::from_raw_unchecked(env.raw(), value) };
-        let told = FnArgs::from((live(on_error.raw()), live(error.raw()), operation, session_id));
-        self.tell.borrow_back(env)?.call(told).map(drop)
+        let operation = js_string(env, operation)?;
+        let session_id = match session_id {
+            Some(id) => js_string(env, id)?,
+            None => Null.into_unknown(env)?,
+        };
+        let told = [on_error.raw(), error.raw(), operation.raw(), session_id.raw()];
+        calling::call(env, self.tell.borrow_back(env)?.raw(), None, &told).map(drop)
     }
 
     /// `{}`.
@@ -100,16 +102,10 @@ fn new_error<'env>(env: &'env Env, class: &Kept, message: &str) -> napi::Result<
     Ok(Object::from_raw(env.raw(), error.raw()))
 }
 
-#[expect(unsafe_code, reason = "napi's safe call would tie the result to 'static")]
 fn call<'env>(
     env: &'env Env,
     function: &Kept,
     argument: Unknown<'_>,
 ) -> napi::Result<Unknown<'env>> {
-    let function = function.borrow_back(env)?;
-    // SAFETY: the argument is live for the length of the call, which is all the call needs.
-    let argument = unsafe { Unknown::from_raw_unchecked(env.raw(), argument.raw()) };
-    let result = function.call(argument)?;
-    // SAFETY: the result is a live value of this environment.
-    Ok(unsafe { Unknown::from_raw_unchecked(env.raw(), result.raw()) })
+    calling::call(env, function.borrow_back(env)?.raw(), None, &[argument.raw()])
 }

@@ -144,7 +144,9 @@ impl Handle {
         session_id: Option<String>,
     ) -> napi::Result<()> {
         match &self.on_error {
-            Some(on_error) => self.realm.tell(env, on_error, error, operation, session_id),
+            Some(on_error) => {
+                self.realm.tell(env, on_error, error, operation, session_id.as_deref())
+            }
             None => Ok(()),
         }
     }

@@ -15,6 +15,7 @@ use napi::{Env, JsValue, Status, ValueType};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::binding::convert::calling;
 use crate::binding::convert::postgres_options::PasswordFunction;
 use crate::binding::convert::values;
 use crate::postgres::PasswordSource;
@@ -62,7 +63,8 @@ impl PasswordSource for JsPasswords {
 
 /// Asks the function. Of what it throws only the name is repeated: the rest may hold a secret.
 fn answer(env: &Env, function: &PasswordFunction, reply: oneshot::Sender<Answer>) {
-    let called = function.borrow_back(env).and_then(|function| function.call(()));
+    let function = function.borrow_back(env);
+    let called = function.and_then(|function| calling::call(env, function.raw(), None, &[]));
     match called {
         Ok(value) => match as_promise(env, &value) {
             Some(promise) => answer_later(promise, reply),
@@ -70,7 +72,8 @@ fn answer(env: &Env, function: &PasswordFunction, reply: oneshot::Sender<Answer>
         },
         Err(error) => {
             let thrown = napi::JsError::from(error).into_unknown(*env);
-            let _ = reply.send(Err(format!("the password function threw{}", name_of(&thrown))));
+            let _ =
+                reply.send(Err(format!("the password function threw{}", name_of(env, &thrown))));
         }
     }
 }
@@ -90,7 +93,7 @@ fn answer_later(promise: PromiseRaw<'_, Unknown<'static>>, reply: oneshot::Sende
     if let Ok(followed) = followed {
         // Without a promise left to reject there is nobody to tell.
         let _ = followed.catch(move |context: CallbackContext<Unknown<'static>>| {
-            let name = name_of(&context.value);
+            let name = name_of(&context.env, &context.value);
             send(&rejected, Err(format!("the password function rejected{name}")));
             Ok(())
         });
@@ -98,11 +101,13 @@ fn answer_later(promise: PromiseRaw<'_, Unknown<'static>>, reply: oneshot::Sende
 }
 
 /// The error's own name, such as `ExpiredTokenException`, in parentheses.
-fn name_of(error: &Unknown<'_>) -> String {
+fn name_of(env: &Env, error: &Unknown<'_>) -> String {
     const MAX_BYTES: usize = 64;
     let name = values::object(Unknown::clone(error), "error")
         .and_then(|error| values::property(&error, c"name"))
         .and_then(|name| values::identifier(name, "name"));
+    // Its own getter may have thrown: nobody is there to hear of that.
+    let _ = calling::take_exception(env);
     let is_name = |name: &String| {
         name.len() <= MAX_BYTES && name.chars().all(|character| character.is_ascii_alphanumeric())
     };

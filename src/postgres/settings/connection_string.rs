@@ -11,6 +11,7 @@ use super::error::SettingsError;
 const CONNECTION_STRING: &str = "connectionString";
 const EXPECTED_FORM: &str = "a postgres:// or postgresql:// URL, with a port up to 65535 and a \
     percent-encoded password, socket:/folder?db=name, or a folder and a database";
+const EXPECTED_SCHEME: &str = "a postgres:// or postgresql:// URL: this one is another program's";
 const EXPECTED_ESCAPES: &str = "free of broken %-escapes in its user, password, host and database";
 const EXPECTED_CREDENTIALS: &str =
     "a URL whose password is percent-encoded: an @ follows what was read as its host";
@@ -46,6 +47,22 @@ const ESCAPED_BY_ENCODE_URI: &AsciiSet = &NON_ALPHANUMERIC
 
 /// What JavaScript's `decodeURI` leaves escaped.
 const KEPT_BY_DECODE_URI: &[u8] = b";/?:@&=+$,#";
+
+/// What node-postgres is given beside `postgres`, which it takes for the same as any other scheme:
+/// shorter names, those of other languages' libraries, and of servers that speak the protocol.
+const SCHEMES: [&str; 11] = [
+    "postgres",
+    "postgresql",
+    "pg",
+    "pgsql",
+    "psql",
+    "postgis",
+    "cockroach",
+    "cockroachdb",
+    "redshift",
+    "timescaledb",
+    "yugabyte",
+];
 
 /// Every parameter that means something, here or to node-postgres.
 const KNOWN_PARAMETERS: [&str; 23] = [
@@ -107,6 +124,9 @@ impl Fields {
         let (url, has_host) = parse_url(&text)?;
         if has_rest_of_password(&url) {
             return Err(SettingsError::expected(CONNECTION_STRING, EXPECTED_CREDENTIALS));
+        }
+        if url.scheme() != "socket" && !is_of_postgres(url.scheme()) {
+            return Err(SettingsError::expected(CONNECTION_STRING, EXPECTED_SCHEME));
         }
         let mut fields = Self::of_parameters(&url);
         fields.set_if_empty("user", || decode_component(url.username()))?;
@@ -303,6 +323,11 @@ fn has_scheme(text: &str) -> bool {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
     })
+}
+
+/// Whether it is a scheme of PostgreSQL's, as also in `postgresql+driver`.
+fn is_of_postgres(scheme: &str) -> bool {
+    SCHEMES.contains(&scheme.split('+').next().unwrap_or_default())
 }
 
 fn read_host(url: &Url) -> Result<(String, String), SettingsError> {

@@ -74,13 +74,20 @@ pub enum TargetSession {
     PreferStandby,
 }
 
+/// What names the hosts, if anything does.
+pub(super) fn host_names(
+    sources: &Sources<'_>,
+    host: Option<String>,
+) -> Result<Option<String>, SettingsError> {
+    sources.bare_text("host", host, Some("PGHOST"))
+}
+
 /// The hosts in the order to try them; never none.
 pub(super) fn hosts(
     sources: &Sources<'_>,
-    host: Option<String>,
+    names: Option<String>,
     port: Option<u16>,
 ) -> Result<Vec<Host>, SettingsError> {
-    let names = sources.bare_text("host", host, Some("PGHOST"))?;
     let names = names.as_deref().unwrap_or(DEFAULT_HOST);
     let count = names.split(',').count();
     let port = port.filter(|port| *port != 0).map(|port| port.to_string());

@@ -21,6 +21,8 @@ const USER_VARIABLE: &str = if cfg!(windows) { "USERNAME" } else { "USER" };
 pub struct Settings {
     /// Where to try, in this order. Never empty.
     pub hosts: Vec<Host>,
+    /// Whether nobody named a host, so that it is the default one.
+    pub is_default_host: bool,
     /// Which of the hosts will do.
     pub target: TargetSession,
     /// The role to log in as.
@@ -113,7 +115,9 @@ pub fn resolve(
     let timeouts = timeouts(&given, &sources)?;
     let keep_alive = keep_alive(&given);
     let application_name = application_name(&given, &sources)?;
-    let hosts = hosts::hosts(&sources, given.host, given.port)?;
+    let host_names = hosts::host_names(&sources, given.host)?;
+    let is_default_host = host_names.is_none();
+    let hosts = hosts::hosts(&sources, host_names, given.port)?;
     let user = user(&sources, given.user)?;
     let database = sources.bare_text("database", given.database, Some("PGDATABASE"))?;
     Ok(Settings {
@@ -123,6 +127,7 @@ pub fn resolve(
         password: password(&sources, given.password)?,
         tls: tls::tls(&sources, given.ssl, &hosts, read_file, &mut warnings)?,
         hosts,
+        is_default_host,
         application_name,
         options: sources.bare_text("options", given.options, Some("PGOPTIONS"))?,
         timeouts,

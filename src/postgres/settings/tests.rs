@@ -104,6 +104,7 @@ fn connection_strings_are_read_as_node_postgres_does() {
         ("postgresql://u:p@h/db", "u p h:5432 db"),
         ("POSTGRES://u:p@H/db", "u p H:5432 db"),
         ("pg://u:p@h/db", "u p h:5432 db"),
+        ("postgresql+psycopg2://u:p@h/db", "u p h:5432 db"),
         ("postgres://h", "os-user - h:5432 os-user"),
         ("postgres://u@h/", "u - h:5432 u"),
         ("postgres:///db", "os-user - localhost:5432 db"),
@@ -501,6 +502,30 @@ fn errors_name_the_field() {
         let error = error_of_string(given);
         assert!(error.starts_with(expected), "{given}: {error}");
     }
+}
+
+#[test]
+fn another_programs_url_is_refused() {
+    for url in [
+        "mysql://u:p@h/db",
+        "mongodb+srv://u:p@h/db",
+        "http://h/db",
+        "file:///a.db",
+        "sqlite://a.db",
+        "prisma+postgres://h/?api_key=k",
+    ] {
+        let expected = "connectionString must be a postgres:// or postgresql:// URL: this one is \
+            another program's";
+        assert_eq!(error_of_string(url), expected, "{url}");
+    }
+}
+
+#[test]
+fn a_host_that_nobody_named_is_known_for_it() {
+    assert!(of_string("postgres:///db").is_default_host);
+    assert!(!of_string("postgres://localhost/db").is_default_host);
+    let by_variable = resolve_with(Given::default(), &[("USER", "u"), ("PGHOST", "h")]);
+    assert!(!by_variable.unwrap().is_default_host);
 }
 
 #[test]
