@@ -483,10 +483,11 @@ export interface DriverMethods {
 
   /**
    * Shows at a server's start that sessions can be stored: connects, makes the tables if they are
-   * missing, and tries to write, in a transaction that stores nothing. Rejects with what is wrong:
-   * `ERR_PERSIST_READ_ONLY` for a file or a folder that can't be written and for a role that may only
-   * read, else as any call. PostgreSQL that isn't there yet, or is a standby, is waited for as long as
-   * `retryTimeoutMs` allows.
+   * missing, and stores a session with an event, in a transaction that is rolled back. Rejects with
+   * what is wrong: `ERR_PERSIST_READ_ONLY` for a file or a folder that can't be written and for a role
+   * that lacks a privilege, else as any call. PostgreSQL that isn't there yet, or is a standby, is
+   * waited for as long as `retryTimeoutMs` allows. `close()` and the end of the process don't wait
+   * for it.
    */
   ready(): Promise<void>;
 
@@ -499,7 +500,8 @@ export interface Health {
   /**
    * - `"ok"`
    * - `"failing"`: the last call has failed for a reason that lies with the database, in the last 30
-   *   seconds. A read that succeeds says nothing of writes that failed.
+   *   seconds. A read that succeeds says nothing of writes that failed. A row that a constraint or a
+   *   trigger refuses is the row's fault, but not that of `ready()`.
    * - `"degraded"`: that was longer ago, and no call came since; or a call has been waiting for more
    *   than 2 seconds. Deletions, counts and filtered lists may take longer.
    * - `"closed"`
@@ -520,7 +522,8 @@ export interface Health {
  *
  * `operation` is the method's name, or, for trouble that no call has failed from, `"retry"` (an
  * outage or a lock has lasted for more than 2 seconds; calls still wait) or `"checkpoint"` (SQLite's
- * WAL can't be copied into the file, and grows). Of these it is told once, until they have passed.
+ * WAL can't be copied into the file, and grows). Of these it is told once, until they have passed. An
+ * outage shows when an attempt fails: that of a server that says nothing, after `query_timeout`.
  */
 export interface ErrorContext {
   operation: string;
@@ -556,7 +559,8 @@ export interface SQLiteSessionPersistDriverOptions {
   /**
    * Is called with the error of each call that rejects, before its promise does, and with trouble in
    * the background. The SDK itself only prints a failed `insertEvent` on the console: this is where an
-   * application hears of it. What it throws is a warning of the process.
+   * application hears of it. What it throws is a warning of the process. Don't store errors with the
+   * driver that they come from: of errors of its own calls it isn't told.
    */
   onError?: ((error: Error, context: ErrorContext) => void) | null | undefined;
 }

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { test } from "node:test";
 import Database from "better-sqlite3";
 import { type ErrorContext, SQLiteSessionPersistDriver } from "../index.js";
-import { event, file, onWindows, open, rejection } from "./support/fixtures.ts";
+import { event, file, onWindows, open, rejection, session } from "./support/fixtures.ts";
 import { start } from "./support/fork.ts";
 import { until } from "./support/waiting.ts";
 
@@ -59,5 +59,33 @@ test("a trigger that refuses rows makes a driver unready", async (t) => {
   other.close();
   const driver = open(t, { filename });
   assert.equal((await rejection(driver.ready())).code, "ERR_PERSIST_CONSTRAINT");
+  assert.equal(driver.health().state, "failing");
   assert.deepEqual(await driver.listSessions(), { items: [] });
+});
+
+test("what is only to be shown holds up no end: a lock isn't waited for", async (t) => {
+  const filename = file(t);
+  const driver = new SQLiteSessionPersistDriver({ filename });
+  await driver.updateSession(session("s"));
+  const holder = start("hold-lock", [filename, "60000"]);
+  t.after(() => holder.kill());
+  await once(holder, "message");
+  const ready = rejection(driver.ready());
+  // So that the writer waits for the lock.
+  await until(() => driver.health().oldestQueuedMs > 100);
+  const began = Date.now();
+  driver.close();
+  assert.ok(Date.now() - began < 5_000, "a write would be waited for as long as the lock is held");
+  assert.equal((await ready).code, "ERR_PERSIST_CLOSED");
+});
+
+test("rows that a table's constraints would take are what is tried", async (t) => {
+  const filename = file(t);
+  new SQLiteSessionPersistDriver({ filename }).close();
+  const other = new Database(filename);
+  other.exec(`CREATE TRIGGER strict BEFORE INSERT ON sessions
+    WHEN new.agent = '' OR length(new.id) <> 36 OR new.created_at < 1000000000000
+    BEGIN SELECT raise(ABORT, 'no'); END`);
+  other.close();
+  await open(t, { filename }).ready();
 });

@@ -99,8 +99,19 @@ pub enum StoreError {
     SchemaOutdated { reason: String, database_code: Option<DatabaseCode> },
 
     /// The database server couldn't be reached, or couldn't be made to do it, in time.
-    #[error("the database was not available for longer than retryTimeoutMs allows: {reason}")]
-    Unavailable { reason: String, database_code: Option<DatabaseCode> },
+    #[error(
+        "the database {}: {reason}",
+        match .timeout {
+            Some(limit) => format!("was not available for longer than retryTimeoutMs ({}) allows", limit.as_millis()),
+            None => "is not available".to_owned(),
+        }
+    )]
+    Unavailable {
+        /// What was in vain; none while calls still wait.
+        timeout: Option<Duration>,
+        reason: String,
+        database_code: Option<DatabaseCode>,
+    },
 
     /// The database can be read but not written.
     #[error("the database is read-only{}", .reason.as_ref().map(|it| format!(": {it}")).unwrap_or_default())]
@@ -187,11 +198,22 @@ impl StoreError {
         }
     }
 
+    /// If it is a database that wasn't available in time: in what time.
+    pub fn after_retries(self, timeout: Duration) -> Self {
+        match self {
+            Self::Unavailable { reason, database_code, .. } => {
+                Self::Unavailable { timeout: Some(timeout), reason, database_code }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the message leaves open which database it is about.
     pub fn is_about_a_database(&self) -> bool {
         matches!(
             self,
-            Self::ReadOnly { .. }
+            Self::Unavailable { .. }
+                | Self::ReadOnly { .. }
                 | Self::Busy { .. }
                 | Self::Full { .. }
                 | Self::Moved
@@ -200,12 +222,22 @@ impl StoreError {
         )
     }
 
-    /// Whether the database, or the way to it, is in trouble: not the call itself, nor a row of it.
+    /// Whether the database, or the way to it, is in trouble: not the call itself, nor a row of it,
+    /// nor a caller that doesn't wait.
     pub fn is_of_the_store(&self) -> bool {
         !matches!(
             self,
-            Self::Closed | Self::TooLarge { .. } | Self::Corrupt { .. } | Self::Constraint { .. }
+            Self::Closed
+                | Self::Overloaded { .. }
+                | Self::TooLarge { .. }
+                | Self::Corrupt { .. }
+                | Self::Constraint { .. }
         )
+    }
+
+    /// Whether the role lacks a privilege.
+    pub fn is_missing_privilege(&self) -> bool {
+        self.database_code().is_some_and(|code| code.as_str() == "42501")
     }
 
     /// The stable name that applications test for.
@@ -271,6 +303,21 @@ mod tests {
              constructor waits"
         );
         assert_eq!(busy(None).to_string(), "the database stayed locked by another connection");
+    }
+
+    #[test]
+    fn a_database_that_calls_still_wait_for_is_not_one_that_was_waited_for_in_vain() {
+        let away = StoreError::Unavailable {
+            timeout: None,
+            reason: "h:1: refused".to_owned(),
+            database_code: None,
+        };
+        assert_eq!(away.to_string(), "the database is not available: h:1: refused");
+        assert_eq!(
+            away.after_retries(Duration::from_secs(30)).to_string(),
+            "the database was not available for longer than retryTimeoutMs (30000) allows: \
+             h:1: refused"
+        );
     }
 
     #[test]

@@ -99,7 +99,11 @@ impl Backend {
 
     /// Tells JavaScript how calls ended.
     pub fn deliver(&self, results: impl IntoIterator<Item = (Ticket, OperationResult)>) {
-        let completion = |(ticket, result)| Completion { ticket, result };
+        let timeout = self.queue.retry_timeout();
+        let completion = |(ticket, result): (Ticket, OperationResult)| {
+            let result = result.map_err(|error| error.after_retries(timeout));
+            Completion { ticket, result }
+        };
         let batch: Vec<Completion> = results.into_iter().map(completion).collect();
         if !batch.is_empty() {
             self.completions.deliver(batch);
@@ -125,7 +129,7 @@ impl Backend {
                 Err(failure) => failure,
             };
             if failure.is_passing() {
-                self.note_outage(&failure.error);
+                self.note_outage(&failure.error, begun);
             }
             let deadline = self.queue.deadline(calls.called_at);
             history.record(&failure, begun.elapsed(), Instant::now() >= deadline);
@@ -145,10 +149,10 @@ impl Backend {
     }
 
     /// An attempt has failed for a reason that passes; of what lasts, who listens is told.
-    fn note_outage(&self, error: &StoreError) {
+    fn note_outage(&self, error: &StoreError, begun: Instant) {
         self.last_trouble.replace(Some(error.clone()));
         let mut outage = self.outage.get();
-        if outage.note(Instant::now(), NOTICEABLE) {
+        if outage.note_since(begun, Instant::now(), NOTICEABLE) {
             let trouble = Trouble { activity: Activity::Retry, error: error.clone() };
             self.completions.report(trouble);
         }

@@ -362,8 +362,9 @@ fn with_tls(options: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
 /// Says where it failed: with several hosts, or a mistaken one, that is what must be known.
 fn name_address(failure: Failure, address: &str) -> Failure {
     let error = match failure.error {
-        StoreError::Unavailable { reason, database_code } => {
-            StoreError::Unavailable { reason: format!("{address}: {reason}"), database_code }
+        StoreError::Unavailable { timeout, reason, database_code } => {
+            let reason = format!("{address}: {reason}");
+            StoreError::Unavailable { timeout, reason, database_code }
         }
         StoreError::CannotOpen { database, reason, database_code } => {
             let reason = format!("{address}: {reason}");

@@ -81,7 +81,7 @@ impl Failure {
     /// The connection broke, or was never made.
     pub fn lost(reason: String) -> Self {
         Self {
-            error: StoreError::Unavailable { reason, database_code: None },
+            error: StoreError::Unavailable { timeout: None, reason, database_code: None },
             remedy: Remedy::Retry,
             is_connection_lost: true,
             is_unanswered: false,
@@ -201,7 +201,7 @@ fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
     }
     if matches!(remedy, Remedy::Retry | Remedy::RetryElsewhere) {
         let (reason, database_code) = (harmless_message(error), Some(database_code));
-        return StoreError::Unavailable { reason, database_code };
+        return StoreError::Unavailable { timeout: None, reason, database_code };
     }
     if state.starts_with("23") {
         return StoreError::Constraint { message: constraint_message(error), database_code };

@@ -11,6 +11,7 @@
 //! | `writer` | rounds of writes | `persist-postgres` |
 //! | `steps` | what a round is to the server, and why none waits for another in a circle | any |
 //! | `deletion` | deletions, whole or in steps | `persist-postgres` |
+//! | `probe` | whether sessions could be stored | `persist-postgres` |
 //! | `reader` | reads | `persist-postgres` |
 //! | `pool` | connections, and what broken ones may still do | `persist-postgres` |
 //! | `connection` | how one is opened, and messages sent on it | `persist-postgres` |
@@ -35,6 +36,7 @@ mod in_flight;
 mod message;
 mod options;
 mod pool;
+mod probe;
 mod queue;
 mod quote;
 mod reader;

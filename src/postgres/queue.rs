@@ -78,7 +78,7 @@ pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
     settled: Condvar,
-    closing: Notify,
+    ending: Notify,
     /// Long reads leave a connection to the others.
     max_lists: usize,
 }
@@ -109,7 +109,7 @@ impl Queue {
             state: Mutex::new(state),
             changed: Notify::new(),
             settled: Condvar::new(),
-            closing: Notify::new(),
+            ending: Notify::new(),
             max_lists: max_connections.saturating_sub(1).max(1),
         }
     }
@@ -257,6 +257,7 @@ impl Queue {
         let mut state = self.state.lock();
         let awaited = state.backlog.begin_flush(deadline);
         self.changed.notify_one();
+        self.ending.notify_waiters();
         let must_wait = !state.backlog.is_settled_up_to(awaited);
         let is_unsettled = |state: &mut State| !state.backlog.is_settled_up_to(awaited);
         // What isn't stored by then is lost with the process; it was never acknowledged.
@@ -273,16 +274,28 @@ impl Queue {
         tickets.extend(mem::take(&mut state.ready_lookups).into_iter().map(|it| it.ticket));
         drop(state);
         self.changed.notify_one();
-        self.closing.notify_waiters();
+        self.ending.notify_waiters();
         tickets
     }
 
     /// Waits until the store closes.
     pub async fn closing(&self) {
-        let closing = self.closing.notified();
-        // What was told before isn't told again.
-        if !self.state.lock().backlog.is_closing() {
-            closing.await;
+        self.until(Backlog::is_closing).await;
+    }
+
+    /// Waits until somebody waits for all to be done.
+    pub async fn ending(&self) {
+        self.until(Backlog::is_ending).await;
+    }
+
+    async fn until(&self, has_come: impl Fn(&Backlog) -> bool) {
+        loop {
+            let told = self.ending.notified();
+            // What was told before isn't told again.
+            if has_come(&self.state.lock().backlog) {
+                return;
+            }
+            told.await;
         }
     }
 }

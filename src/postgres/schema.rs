@@ -162,6 +162,7 @@ impl Schema {
             if Instant::now() >= deadline {
                 let reason = "another process is changing the schema".to_owned();
                 return Err(Failure::of_call(StoreError::Unavailable {
+                    timeout: None,
                     reason,
                     database_code: None,
                 }));

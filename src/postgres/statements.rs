@@ -108,7 +108,7 @@ impl Statements {
             Write::Events(events) => {
                 !self.events.has_extra && events.iter().any(|event| event.extra.is_some())
             }
-            Write::DeleteSession { .. } | Write::Probe => false,
+            Write::DeleteSession { .. } | Write::Probe(_) => false,
         }
     }
 

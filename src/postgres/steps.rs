@@ -29,8 +29,6 @@ pub enum Step<'round> {
 struct Upserts<'round> {
     events: BTreeMap<&'round str, &'round SessionEvent>,
     sessions: BTreeMap<&'round str, &'round SessionRecord>,
-    /// Whether both tables are to be written, be it without a row.
-    is_probed: bool,
 }
 
 /// The steps of these writes, in order.
@@ -44,8 +42,8 @@ pub fn steps<'round>(writes: impl Iterator<Item = &'round Write>) -> Vec<Step<'r
             Write::Events(events) => {
                 upserts.events.extend(events.iter().map(|event| (event.id.as_str(), event)));
             }
-            // Of no row, an upsert needs all that any needs: a primary, and the right to write.
-            Write::Probe => upserts.is_probed = true,
+            // In a transaction of its own, which is rolled back.
+            Write::Probe(_) => {}
             Write::DeleteSession { id } => {
                 std::mem::take(&mut upserts).push_to(&mut steps);
                 steps.push(Step::DeleteSession(id));
@@ -58,10 +56,10 @@ pub fn steps<'round>(writes: impl Iterator<Item = &'round Write>) -> Vec<Step<'r
 
 impl<'round> Upserts<'round> {
     fn push_to(self, steps: &mut Vec<Step<'round>>) {
-        if self.is_probed || !self.events.is_empty() {
+        if !self.events.is_empty() {
             steps.push(Step::UpsertEvents(self.events.into_values().collect()));
         }
-        if self.is_probed || !self.sessions.is_empty() {
+        if !self.sessions.is_empty() {
             steps.push(Step::UpsertSessions(self.sessions.into_values().collect()));
         }
     }
@@ -128,19 +126,6 @@ mod tests {
             steps(writes.iter()).as_slice(),
             [Step::UpsertEvents(_), Step::DeleteSession("s"), Step::UpsertEvents(_)]
         ));
-    }
-
-    #[test]
-    fn a_probe_is_an_upsert_of_no_row() {
-        let writes = [Write::Probe, Write::Event(event("s", "a", 1))];
-        for (writes, events) in [(&writes[..1], 0), (&writes[..], 1)] {
-            let steps = steps(writes.iter());
-            let [Step::UpsertEvents(found), Step::UpsertSessions(sessions)] = steps.as_slice()
-            else {
-                panic!("{steps:?}");
-            };
-            assert_eq!((found.len(), sessions.len()), (events, 0));
-        }
     }
 
     /// A row, in the order that the documentation says they are locked in.

@@ -10,7 +10,7 @@ use crate::store::{OperationResult, Outcome, PendingWrite, Write};
 
 use super::backend::{Backend, Calls, GivenUp};
 use super::deletion;
-use super::failure::INSUFFICIENT_PRIVILEGE;
+use super::probe;
 use super::queue::{Queue, Round};
 use super::retry::Decision;
 use super::steps::steps;
@@ -71,8 +71,8 @@ async fn run(
             let deleted = delete(backend, id, *called_at, sent).await?;
             Ok(vec![deleted])
         }
-        [PendingWrite { write: Write::Probe, .. }] => {
-            upsert(backend, writes).await.map_err(without_privilege_read_only)?;
+        [PendingWrite { write: Write::Probe(rows), called_at, .. }] => {
+            probe::probe(backend, rows, *called_at).await?;
             Ok(vec![Outcome::Stored])
         }
         writes => {
@@ -80,19 +80,6 @@ async fn run(
             Ok(writes.iter().map(|_| Outcome::Stored).collect())
         }
     }
-}
-
-/// Of no row, it is the role that may not: for it, the database is read-only.
-fn without_privilege_read_only(given_up: GivenUp) -> GivenUp {
-    let error = match given_up.error {
-        StoreError::Database { message, database_code }
-            if database_code.as_str() == INSUFFICIENT_PRIVILEGE =>
-        {
-            StoreError::ReadOnly { reason: Some(message), database_code }
-        }
-        error => error,
-    };
-    GivenUp { error, ..given_up }
 }
 
 /// A deletion that takes several transactions leaves its place in flight to others.

@@ -435,8 +435,7 @@ fn is_for_want_of_lock_files(error: &StoreError) -> bool {
 
 /// What other libraries take in a file's place. The name of a file may begin so, too.
 fn is_url(name: &str) -> bool {
-    const SCHEMES: [&str; 4] = ["file:", "sqlite:", "sqlite3:", "libsql:"];
-    name.contains("://") || SCHEMES.iter().any(|scheme| name.starts_with(scheme))
+    ["file:", "sqlite:", "sqlite3:", "libsql:"].iter().any(|scheme| name.starts_with(scheme))
 }
 
 fn why_no_file_can_be_there(path: &Path) -> Option<String> {

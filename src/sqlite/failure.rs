@@ -31,6 +31,11 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
             StoreError::Damaged { message: describe(&error), database_code }
         }
+        // Whatever its author had it say, which may be the row's own values.
+        _ if code == ffi::SQLITE_CONSTRAINT_TRIGGER => StoreError::Constraint {
+            message: "a trigger of the table refuses the row".to_owned(),
+            database_code,
+        },
         ffi::SQLITE_CONSTRAINT => {
             StoreError::Constraint { message: describe(&error), database_code }
         }

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::StoreError;
 use crate::store::{
-    Backlog, Batch, BatchRules, EventsQuery, PendingWrite, Query, Read, Ticket, Write,
+    Backlog, Batch, BatchRules, EventsQuery, Patience, PendingWrite, Query, Read, Ticket, Write,
 };
 
 /// One transaction stores at most this many rows of separate calls …
@@ -183,9 +183,9 @@ impl Queue {
         self.waiting_writes.store(state.backlog.waiting(), Ordering::Relaxed);
     }
 
-    /// Until when a lock may be waited for, for a call that was accepted then.
-    pub fn deadline(&self, called_at: Instant) -> Instant {
-        self.state.lock().backlog.deadline(called_at)
+    /// Until when a lock may be waited for.
+    pub fn deadline_of(&self, patience: Patience) -> Instant {
+        self.state.lock().backlog.deadline_of(patience)
     }
 
     /// How many of these writes, from the first on, may wait no longer.
@@ -256,6 +256,7 @@ impl Queue {
     pub fn close(&self) -> Vec<Ticket> {
         let mut state = self.state.lock();
         let mut tickets = state.backlog.close();
+        self.waiting_writes.store(state.backlog.waiting(), Ordering::Relaxed);
         self.is_closing.store(true, Ordering::Relaxed);
         tickets.extend(answers(mem::take(&mut state.jobs)));
         self.waiting_jobs.store(0, Ordering::Relaxed);

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{LockTimeout, StoreError};
-use crate::model::{SessionEvent, SessionRecord};
 use crate::store::{
     Activity, Batch, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult,
-    Outcome, PendingWrite, Trouble, Write,
+    Outcome, Patience, PendingWrite, Probe, Trouble, Write,
 };
 
 use super::checkpointer::Checkpointer;
@@ -43,6 +42,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// long. Other processes look for it ever less often while they wait, up to ten times a second:
 /// from a lock that is only free for moments they would be shut out until the deletion is done.
 const LONGEST_REST: Duration = Duration::from_millis(100);
+/// After this long without a lock, the writer looks whether it should go on waiting.
+const LOCK_WAIT_SLICE: Duration = Duration::from_millis(500);
 /// To get the lock takes longer than this only if somebody has it.
 const LOCK_WAIT: Duration = Duration::from_millis(1);
 /// A transaction that has deleted this many rows takes no further write on.
@@ -177,7 +178,13 @@ impl Writer {
                     // SQLite waits by itself, but for locks that it takes for a deadlock.
                     std::thread::sleep(BUSY_PAUSE);
                 }
-                (0..expired).map(|_| Progress::Done(Err(error.clone()))).collect()
+                let is_ending = self.shared.queue.is_ending();
+                let failure = |pending: &PendingWrite| match pending.write.stores_nothing() {
+                    true if is_ending => StoreError::Closed,
+                    _ => error.clone(),
+                };
+                let expired = batch.writes[..expired].iter();
+                expired.map(|pending| Progress::Done(Err(failure(pending)))).collect()
             }
             Err(error) if batch.writes.len() == 1 => vec![Progress::Done(Err(error))],
             // The reason may lie in one of them: a disk too full for the largest, say.
@@ -186,7 +193,7 @@ impl Writer {
     }
 
     fn commit_alone(&self, pending: &PendingWrite) -> Progress {
-        let applied = self.transaction(pending.called_at, |transaction| {
+        let applied = self.transaction(pending.patience(), |transaction| {
             apply_in_batch(transaction, &self.shared.statements, pending)
         });
         match applied {
@@ -199,10 +206,10 @@ impl Writer {
     /// others are stored. What arrives while the statements run joins in, as it costs no commit of
     /// its own then. An `Err` of the whole means that nothing is stored.
     fn commit(&self, batch: &mut Batch) -> Result<Vec<Progress>, StoreError> {
-        let Some(called_at) = batch.writes.first().map(|pending| pending.called_at) else {
+        let Some(patience) = batch.writes.first().map(PendingWrite::patience) else {
             return Ok(Vec::new());
         };
-        self.transaction(called_at, |transaction| {
+        self.transaction(patience, |transaction| {
             let mut progress = Vec::with_capacity(batch.writes.len());
             let mut deleted_rows = 0;
             while let Some(pending) = batch.writes.get(progress.len()) {
@@ -221,15 +228,15 @@ impl Writer {
         })
     }
 
-    /// Runs statements in a transaction that waits for a lock as long as a call may that was
-    /// accepted then. Whatever ends it early, a panic too, rolls it back.
+    /// Runs statements in a transaction that waits for a lock with this patience. Whatever ends it
+    /// early, a panic too, rolls it back.
     fn transaction<T>(
         &self,
-        called_at: Instant,
+        patience: Patience,
         statements: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let begun_at = Instant::now();
-        let begun = self.begin(called_at);
+        let begun = self.begin(patience);
         let locked_at = Instant::now();
         if begun.is_err() || locked_at - begun_at > LOCK_WAIT {
             self.shared.metrics.note_lock_wait();
@@ -245,12 +252,12 @@ impl Writer {
     }
 
     /// A transaction that has the lock. Who listens is told of a long wait for it.
-    fn begin(&self, called_at: Instant) -> Result<Transaction<'_>, StoreError> {
+    fn begin(&self, patience: Patience) -> Result<Transaction<'_>, StoreError> {
         let begun_at = Instant::now();
         loop {
-            let deadline = self.shared.queue.deadline(called_at);
+            let deadline = self.shared.queue.deadline_of(patience);
             let waits_since = Instant::now();
-            let wait = deadline.saturating_duration_since(waits_since).min(NOTICEABLE);
+            let wait = deadline.saturating_duration_since(waits_since).min(LOCK_WAIT_SLICE);
             self.connection.busy_timeout(wait).map_err(failure::store_error)?;
             match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
                 Ok(transaction) => {
@@ -261,7 +268,7 @@ impl Writer {
                     let error = failure::store_error(error);
                     self.note_lock_wait(&error, begun_at);
                     // SQLite doesn't wait for what it takes for a deadlock.
-                    let has_waited = waits_since.elapsed() >= NOTICEABLE;
+                    let has_waited = waits_since.elapsed() >= LOCK_WAIT_SLICE;
                     if !matches!(error, StoreError::Busy { .. }) || !has_waited {
                         return Err(error);
                     }
@@ -300,8 +307,8 @@ impl Writer {
         if self.shared.queue.is_ending() {
             return Some(Err(StoreError::Closed));
         }
-        let called_at = deletion.pending.called_at;
-        let step = self.transaction(called_at, |transaction| deletion.step(transaction));
+        let patience = deletion.pending.patience();
+        let step = self.transaction(patience, |transaction| deletion.step(transaction));
         match step {
             Ok(true) => Some(Ok(Outcome::Deleted(true))),
             Ok(false) => {
@@ -310,7 +317,7 @@ impl Writer {
                 None
             }
             Err(StoreError::Busy { .. })
-                if Instant::now() < self.shared.queue.deadline(called_at) =>
+                if Instant::now() < self.shared.queue.deadline_of(patience) =>
             {
                 self.rest(BUSY_PAUSE);
                 None
@@ -408,25 +415,19 @@ pub fn apply(
             let rows = statements::delete_session(connection, id)?;
             Ok((Outcome::Deleted(rows > 0), rows))
         }),
-        Write::Probe => probe(connection, statements).map(|()| (Outcome::Stored, 0)),
+        Write::Probe(rows) => probe(connection, statements, rows).map(|()| (Outcome::Stored, 0)),
     }
 }
 
 /// Stores a row in each table, and takes it back.
-fn probe(connection: &Connection, statements: &Statements) -> rusqlite::Result<()> {
-    const ID: &str = "sandbox-agent-persist: whether a row can be stored";
-    let session = SessionRecord { id: ID.to_owned(), ..SessionRecord::default() };
-    let event = SessionEvent {
-        id: ID.to_owned(),
-        session_id: ID.to_owned(),
-        event_index: 1,
-        sender: "client".to_owned(),
-        payload: "{}".into(),
-        ..SessionEvent::default()
-    };
+fn probe(
+    connection: &Connection,
+    statements: &Statements,
+    Probe { session, event }: &Probe,
+) -> rusqlite::Result<()> {
     whole(connection, || {
-        statements.upsert_session(connection, &session)?;
-        statements.upsert_event(connection, &event)?;
+        statements.upsert_session(connection, session)?;
+        statements.upsert_event(connection, event)?;
         connection.prepare_cached("ROLLBACK TO whole")?.execute([]).map(drop)
     })
 }

@@ -61,6 +61,20 @@ pub struct PendingWrite {
     is_holding_lanes: bool,
 }
 
+/// What decides how long a write may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    called_at: Instant,
+    stores_nothing: bool,
+}
+
+impl PendingWrite {
+    /// See [`Patience`].
+    pub fn patience(&self) -> Patience {
+        Patience { called_at: self.called_at, stores_nothing: self.write.stores_nothing() }
+    }
+}
+
 /// Writes that go out together, in the order of the calls.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -443,17 +457,22 @@ impl Backlog {
         self.last_deadline.map_or(deadline, |last| last.min(deadline))
     }
 
+    /// Until when a write may take. One that stores nothing holds up no end.
+    pub fn deadline_of(&self, Patience { called_at, stores_nothing }: Patience) -> Instant {
+        if self.is_ending() && stores_nothing { called_at } else { self.deadline(called_at) }
+    }
+
     /// How many of these writes, from the first on, have waited too long.
     pub fn count_expired(&self, writes: &[PendingWrite], now: Instant) -> usize {
-        writes.iter().take_while(|pending| self.deadline(pending.called_at) <= now).count()
+        writes.iter().take_while(|pending| self.deadline_of(pending.patience()) <= now).count()
     }
 
     /// Takes the oldest writes, if they have waited too long for their turn.
     pub fn take_expired(&mut self, now: Instant) -> Vec<PendingWrite> {
-        if self.aside.front().is_some_and(|first| self.deadline(first.called_at) <= now) {
+        if self.aside.front().is_some_and(|first| self.deadline_of(first.patience()) <= now) {
             self.bring_back();
         }
-        let is_expired = |pending: &&PendingWrite| self.deadline(pending.called_at) <= now;
+        let is_expired = |pending: &&PendingWrite| self.deadline_of(pending.patience()) <= now;
         let count = self.waiting.iter().take_while(is_expired).count();
         self.waiting.drain(..count).collect()
     }
@@ -461,7 +480,7 @@ impl Backlog {
     /// When the oldest waiting write will have waited too long.
     pub fn next_expiry(&self) -> Option<Instant> {
         let oldest = [self.waiting.front(), self.aside.front()].into_iter().flatten();
-        oldest.map(|pending| self.deadline(pending.called_at)).min()
+        oldest.map(|pending| self.deadline_of(pending.patience())).min()
     }
 
     /// The process is ending: nothing waits beyond the deadline, however long it may otherwise.
@@ -486,10 +505,18 @@ impl Backlog {
         self.unsettled.is_empty()
     }
 
-    /// Accepts nothing from here on, and hands back the reads that are held.
+    /// Accepts nothing from here on, and hands back the reads that are held and the waiting writes
+    /// that store nothing.
     pub fn close(&mut self) -> Vec<Ticket> {
         self.is_closing = true;
-        mem::take(&mut self.held_reads).into_iter().map(|(_, read)| read.ticket).collect()
+        let held = mem::take(&mut self.held_reads).into_iter().map(|(_, read)| read.ticket);
+        let mut tickets: Vec<Ticket> = held.collect();
+        let (mut in_vain, waiting): (Vec<_>, VecDeque<_>) =
+            mem::take(&mut self.waiting).into_iter().partition(|it| it.write.stores_nothing());
+        self.waiting = waiting;
+        tickets.extend(in_vain.iter().map(|pending| pending.ticket));
+        self.settle(&mut in_vain);
+        tickets
     }
 
     /// Whether nothing is accepted any more.
@@ -513,7 +540,7 @@ impl Batch {
         if self.count == 0 {
             return true;
         }
-        !(self.goes_alone || rules.are_concurrent && next.write.may_take_long())
+        !(self.goes_alone || rules.are_concurrent && next.write.goes_alone())
             && self.count < self.max_together.min(next.max_together)
             && self.rows.saturating_add(next.write.rows()) <= rules.max_rows
             && self.bytes.saturating_add(next.bytes) <= rules.max_bytes
@@ -521,7 +548,7 @@ impl Batch {
 
     /// Takes a write into account that is about to be among the others.
     fn note(&mut self, next: &PendingWrite, rules: &BatchRules) {
-        self.goes_alone = rules.are_concurrent && next.write.may_take_long();
+        self.goes_alone = rules.are_concurrent && next.write.goes_alone();
         self.max_together = if self.count == 0 {
             next.max_together
         } else {

@@ -14,19 +14,21 @@ mod backlog;
 mod metrics;
 mod operation;
 mod pace;
+mod probe;
 mod session_store;
 #[cfg(test)]
 pub mod testing;
 mod trouble;
 mod unsettled;
 
-pub use backlog::{Backlog, Batch, BatchRules, PendingWrite, Read};
+pub use backlog::{Backlog, Batch, BatchRules, Patience, PendingWrite, Read};
 pub use metrics::{Latencies, LatencyHistogram, Metrics, MetricsSnapshot};
 pub use operation::{
     EventsQuery, Operation, Outcome, Query, Replay, ReplayForm, ReplayQuery, SessionAmount,
     SessionsQuery, StoredAmount, Write,
 };
 pub use pace::Pace;
+pub use probe::Probe;
 pub use session_store::{
     Completion, Completions, DEFAULT_MAX_QUEUED_BYTES, OperationResult, SessionStore, Ticket,
     reject_as_closed,

@@ -5,6 +5,8 @@ use crate::filter::{EventsFilter, Order, SessionsFilter};
 use crate::model::{JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord};
 use crate::replay::{ReplayOptions, Window};
 
+use super::probe::Probe;
+
 /// One call of a driver.
 #[derive(Debug)]
 pub enum Operation {
@@ -29,8 +31,8 @@ pub enum Write {
     Events(Vec<SessionEvent>),
     /// Deletes a session and all of its events.
     DeleteSession { id: String },
-    /// Shows that rows could be stored, and stores none.
-    Probe,
+    /// Shows that these rows could be stored, and stores nothing.
+    Probe(Box<Probe>),
 }
 
 /// What a read wants.
@@ -223,7 +225,7 @@ impl Write {
             Self::DeleteSession { id } => {
                 [Scope::Session(id), Scope::Events(id)].into_iter().for_each(visit);
             }
-            Self::Probe => {}
+            Self::Probe(_) => {}
         }
     }
 
@@ -233,12 +235,22 @@ impl Write {
         matches!(self, Self::DeleteSession { .. })
     }
 
+    /// Whether a backend that sends several transactions at a time does it in one of its own.
+    pub fn goes_alone(&self) -> bool {
+        matches!(self, Self::DeleteSession { .. } | Self::Probe(_))
+    }
+
+    /// Whether nothing is stored by it: the end of the store, or of the process, needn't wait.
+    pub fn stores_nothing(&self) -> bool {
+        matches!(self, Self::Probe(_))
+    }
+
     /// How many rows it stores, as far as the call itself tells.
     pub fn rows(&self) -> usize {
         match self {
             Self::Events(events) => events.len(),
             Self::Session(_) | Self::Event(_) | Self::DeleteSession { .. } => 1,
-            Self::Probe => 0,
+            Self::Probe(_) => 0,
         }
     }
 
@@ -252,7 +264,7 @@ impl Write {
                 events.iter().fold(rows, |bytes, event| bytes.saturating_add(event.text_bytes()))
             }
             Self::DeleteSession { id } => id.len(),
-            Self::Probe => 0,
+            Self::Probe(_) => std::mem::size_of::<Probe>(),
         };
         std::mem::size_of::<Self>().saturating_add(held)
     }

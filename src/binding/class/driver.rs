@@ -16,7 +16,7 @@ use crate::binding::promise::bridge::{self, Listener};
 use crate::binding::promise::environment::Environment;
 use crate::binding::promise::handle::Handle;
 use crate::replay::ReplayOptions;
-use crate::store::{Operation, SessionStore, Write};
+use crate::store::{Operation, Probe, SessionStore, Write};
 
 use super::calls::Calls;
 use super::traced_call::TracedCall;
@@ -255,7 +255,7 @@ impl Driver {
     /// Whether rows could be stored.
     #[napi]
     pub fn ready<'env>(&self, env: &'env Env) -> napi::Result<Unknown<'env>> {
-        self.submit(env, "ready", Ok(Operation::Write(Write::Probe)))
+        self.submit(env, "ready", Ok(Operation::Write(Write::Probe(Box::new(Probe::new())))))
     }
 
     /// How the driver is, told from how its calls end.

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use napi::Env;
 use napi::bindgen_prelude::{JsObjectValue, Object};
 
+use crate::error::StoreError;
 use crate::postgres::PostgresOptions;
 use crate::sqlite::SqliteOptions;
 
@@ -65,6 +66,11 @@ impl Display for Database {
 }
 
 impl Database {
+    /// An error's message. Where that leaves open which database it is about, it names it.
+    pub fn describe(&self, error: &StoreError) -> String {
+        if error.is_about_a_database() { format!("{error} ({self})") } else { error.to_string() }
+    }
+
     /// `{ filename }`, or `{ host, database, schema }`.
     pub fn to_js<'env>(&self, env: &'env Env, realm: &Realm) -> napi::Result<Object<'env>> {
         let mut shown = realm.object(env)?;

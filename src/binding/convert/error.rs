@@ -88,8 +88,8 @@ fn store_error<'env>(
     failure: &StoreError,
     database: Option<&Database>,
 ) -> napi::Result<Unknown<'env>> {
-    let message = match database.filter(|_| failure.is_about_a_database()) {
-        Some(database) => format!("{failure} ({database})"),
+    let message = match database {
+        Some(database) => database.describe(failure),
         None => failure.to_string(),
     };
     let mut error = realm.error(env, &message)?;

@@ -17,6 +17,9 @@ const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
 
 const OPTIONS: [&str; 5] = ["filename", "durability", "busyTimeoutMs", "maxQueuedBytes", "onError"];
 
+const PATH: &str =
+    "a path, not a URL (of a PostgreSQL database, PostgresSessionPersistDriver takes one)";
+
 /// What was read.
 #[derive(Default)]
 pub struct SqliteArguments {
@@ -35,6 +38,10 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
     let options = Options::of(options, "options")?.only(&OPTIONS, &[])?;
     if let Some(filename) = options.get("filename")? {
         result.filename = values::identifier(filename, "options.filename")?;
+        // It isn't repeated anywhere: it may hold a password.
+        if result.filename.contains("://") {
+            return Err(CallError::expected("options.filename", PATH));
+        }
     }
     if let Some(durability) = options.get("durability")? {
         result.durability = match values::identifier(durability, "options.durability").as_deref() {

@@ -113,7 +113,7 @@ impl Handle {
             self.activity.end(active, now);
         }
         match error {
-            Some(error) if error.is_of_the_store() => {
+            Some(error) if begun.kind.is_in_trouble(error) => {
                 self.health.borrow_mut().note_failure(begun.kind, now);
                 self.note_error(begun.operation, error, now);
             }
@@ -126,7 +126,8 @@ impl Handle {
     }
 
     fn note_error(&self, operation: &'static str, error: &StoreError, now: Instant) {
-        let last = LastError { code: error.code(), message: error.to_string(), operation };
+        let message = self.database.describe(error);
+        let last = LastError { code: error.code(), message, operation };
         self.last_error.replace(Some((now, last)));
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::store::{NOTICEABLE, Operation};
+use crate::error::StoreError;
+use crate::store::{NOTICEABLE, Operation, Write};
 
 /// A failure that is longer ago says little of now: who takes a server out of traffic because of it
 /// must put it back some time, and without traffic there is no call that could succeed.
@@ -40,14 +41,29 @@ pub enum Kind {
     Write,
     /// That it can be read.
     Read,
+    /// As a write, whatever it is that keeps rows from being stored.
+    Probe,
+    /// As a write. That the role may not delete says nothing of other writes.
+    Deletion,
 }
 
 impl Kind {
     /// Of this operation.
     pub fn of(operation: &Operation) -> Self {
         match operation {
+            Operation::Write(Write::Probe(_)) => Self::Probe,
+            Operation::Write(Write::DeleteSession { .. }) => Self::Deletion,
             Operation::Write(_) => Self::Write,
             Operation::Read(_) => Self::Read,
+        }
+    }
+
+    /// Whether a call that ended with this error shows that the database is in trouble.
+    pub fn is_in_trouble(self, error: &StoreError) -> bool {
+        match self {
+            Self::Probe => *error != StoreError::Closed,
+            Self::Deletion => error.is_of_the_store() && !error.is_missing_privilege(),
+            Self::Write | Self::Read => error.is_of_the_store(),
         }
     }
 }
@@ -77,7 +93,9 @@ impl Health {
     /// A call has ended well, after this time; `None` where any time is all right.
     pub fn note_success(&mut self, kind: Kind, took: Option<Duration>, now: Instant) {
         let was_failing = match kind {
-            Kind::Write => self.writes.take().is_some() | self.reads.take().is_some(),
+            Kind::Write | Kind::Probe | Kind::Deletion => {
+                self.writes.take().is_some() | self.reads.take().is_some()
+            }
             Kind::Read => self.reads.take().is_some(),
         };
         if was_failing || took.is_some_and(|took| took >= NOTICEABLE) {
@@ -88,7 +106,7 @@ impl Health {
     /// A call has failed for a reason that lies with the database.
     pub fn note_failure(&mut self, kind: Kind, now: Instant) {
         let failures = match kind {
-            Kind::Write => &mut self.writes,
+            Kind::Write | Kind::Probe | Kind::Deletion => &mut self.writes,
             Kind::Read => &mut self.reads,
         };
         failures.get_or_insert(Failures { first: now, last: now }).last = now;
@@ -125,6 +143,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::DatabaseCode;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -139,6 +158,17 @@ mod tests {
         assert_eq!(health.state(None, start + 3 * SECOND), (State::Failing, start + SECOND));
         health.note_success(Kind::Write, None, start + 4 * SECOND);
         assert_eq!(health.state(None, start + 5 * SECOND), (State::Ok, start + 4 * SECOND));
+    }
+
+    #[test]
+    fn what_keeps_rows_out_is_trouble_for_a_probe_alone_and_a_missing_right_to_delete_for_none() {
+        let code = |state: &str| DatabaseCode::Sqlstate(state.to_owned());
+        let message = String::new;
+        let refused = StoreError::Constraint { message: message(), database_code: code("23514") };
+        let denied = StoreError::Database { message: message(), database_code: code("42501") };
+        assert!(Kind::Probe.is_in_trouble(&refused) && !Kind::Write.is_in_trouble(&refused));
+        assert!(Kind::Write.is_in_trouble(&denied) && !Kind::Deletion.is_in_trouble(&denied));
+        assert!(!Kind::Probe.is_in_trouble(&StoreError::Closed));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::filter::{EventsFilter, Order, SessionsFilter};
 use crate::model::{PageRequest, SessionEvent, SessionRecord};
-use crate::store::{EventsQuery, SessionsQuery};
+use crate::store::{EventsQuery, Probe, SessionsQuery};
 
 const LONG: Duration = Duration::from_secs(3_600);
 const IN_TURN: BatchRules =
@@ -312,6 +312,18 @@ fn the_ceiling_spares_the_only_write_and_falls_when_writes_settle() {
     assert!(taken.is_err(), "taken is not settled");
     settle(&mut backlog, written);
     push(&mut backlog, 2, event("s", "b"));
+}
+
+#[test]
+fn closing_hands_back_what_is_only_to_be_shown() {
+    let mut backlog = backlog(IN_TURN);
+    push(&mut backlog, 0, event("s", "a"));
+    push(&mut backlog, 1, Write::Probe(Box::new(Probe::new())));
+    assert_eq!(backlog.close(), [Ticket(1)]);
+    let written = take(&mut backlog);
+    assert_eq!(written.len(), 1);
+    settle(&mut backlog, written);
+    assert!(backlog.is_settled_whole());
 }
 
 #[test]
