@@ -511,9 +511,10 @@ impl Backlog {
         self.is_closing = true;
         let held = mem::take(&mut self.held_reads).into_iter().map(|(_, read)| read.ticket);
         let mut tickets: Vec<Ticket> = held.collect();
-        let (mut in_vain, waiting): (Vec<_>, VecDeque<_>) =
-            mem::take(&mut self.waiting).into_iter().partition(|it| it.write.stores_nothing());
-        self.waiting = waiting;
+        let waiting: Vec<PendingWrite> = mem::take(&mut self.waiting).into();
+        let (mut in_vain, waiting): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|pending| pending.write.stores_nothing());
+        self.waiting = waiting.into();
         tickets.extend(in_vain.iter().map(|pending| pending.ticket));
         self.settle(&mut in_vain);
         tickets
