@@ -265,6 +265,16 @@ test("a file in a folder that can't be written isn't ready", { skip }, async (t)
   assert.deepEqual(readdirSync(path), ["sessions.db"]);
 });
 
+test("a file that may not be read is blamed for itself", { skip }, async (t) => {
+  const path = folder(t);
+  const filename = await closedStore(path);
+  chmodSync(filename, 0o000);
+  if (isRoot) chownSync(path, 65534, 65534);
+  const { messages } = await runToEnd("read-only", [filename]);
+  assert.equal(messages[0].error.code, "ERR_PERSIST_CANNOT_OPEN");
+  assert.match(messages[0].error.message, /": the process may not read the file$/);
+});
+
 test("a read-only file of an old layout says what to do", { skip }, async (t) => {
   const path = folder(t);
   const filename = join(path, "sessions.db");

@@ -11,7 +11,7 @@ import {
   type PostgresPoolConfig,
   type PostgresSessionPersistDriverOptions,
 } from "../index.js";
-import { event, session } from "./support/fixtures.ts";
+import { event, rejection, session } from "./support/fixtures.ts";
 import { runToEnd } from "./support/fork.ts";
 import {
   databaseParts,
@@ -20,7 +20,12 @@ import {
   freshSchema,
   sql,
 } from "./support/postgres.ts";
-import { freshApplication, openPostgres, processesOf } from "./support/postgres-around.ts";
+import {
+  freshApplication,
+  openPostgres,
+  openWith,
+  processesOf,
+} from "./support/postgres-around.ts";
 import { HINT, refuses, SECRET } from "./support/refusals.ts";
 import { warningsOf } from "./support/warnings.ts";
 
@@ -322,4 +327,40 @@ test("warnings of unknown parameters don't show their values", async (t) => {
     assert.equal(messages.length, 1, query);
     if (!query.startsWith("sesame")) assert.doesNotMatch(messages[0]!, HINT, query);
   }
+});
+
+describe("what isn't PostgreSQL", () => {
+  const handshake = Buffer.from("4a0000000a382e302e333600", "hex");
+  const servers: Record<string, [answer: string | Buffer, ends: boolean, message: RegExp]> = {
+    "HTTP's": ["HTTP/1.1 400 Bad Request\r\n\r\n", true, /is it a PostgreSQL server/],
+    "MySQL's": [handshake, false, /does not speak PostgreSQL's protocol/],
+    "Redis'": ["-ERR Protocol error\r\n", false, /does not speak PostgreSQL's protocol/],
+  };
+  for (const [whose, [answer, ends, message]] of Object.entries(servers)) {
+    test(`an answer of ${whose} is told from trouble of PostgreSQL's`, async (t) => {
+      const server = createServer((socket) => {
+        socket.on("error", () => {});
+        if (ends) socket.end(answer);
+        else socket.write(answer);
+      }).listen(0, "127.0.0.1");
+      await once(server, "listening");
+      t.after(() => server.close());
+      const { port } = server.address() as AddressInfo;
+      const driver = openWith(t, {
+        connectionString: `postgres://u@127.0.0.1:${port}/d`,
+        retryTimeoutMs: 300,
+      });
+      const error = await rejection(driver.listSessions());
+      assert.equal(error.code, "ERR_PERSIST_UNAVAILABLE");
+      assert.match(error.message, message);
+    });
+  }
+});
+
+test("a host that nobody named is said to be one, as of a variable that isn't set", async () => {
+  const env = { ...process.env };
+  for (const name of Object.keys(env)) if (name.startsWith("PG")) delete env[name];
+  const options = { poolConfig: { port: 1, user: "u", database: "d" }, retryTimeoutMs: 100 };
+  const { stderr } = await runToEnd("write", [JSON.stringify(options), "s", "1"], { env });
+  assert.match(stderr, /at localhost:1, as no connectionString, host or PGHOST is given\)/);
 });

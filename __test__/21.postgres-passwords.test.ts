@@ -111,6 +111,12 @@ describe("a server that asks for a password", () => {
     });
   }
 
+  test("none where one is asked for is said", async (t) => {
+    const driver = openPostgres(t, { connectionString: undefined, poolConfig: config });
+    const error = await refused(driver.listSessions(), "ERR_PERSIST_CANNOT_OPEN", "28P01");
+    assert.match(error.message, /neither the options nor PGPASSWORD have one$/);
+  });
+
   test("a function that fails rejects without what it threw, and is asked again", async (t) => {
     const answers: (() => unknown)[] = [
       () => {

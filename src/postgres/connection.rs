@@ -331,10 +331,14 @@ impl Connector {
     }
 
     fn name_database(&self, failure: Failure) -> Failure {
+        let lacks_password =
+            self.settings.password.is_none() && is_refusal_of_password(&failure.error);
+        let hint =
+            if lacks_password { "; neither the options nor PGPASSWORD have one" } else { "" };
         let error = match failure.error {
             StoreError::CannotOpen { reason, database_code, .. } => StoreError::CannotOpen {
                 database: self.settings.database.clone(),
-                reason,
+                reason: format!("{reason}{hint}"),
                 database_code,
             },
             error => error,

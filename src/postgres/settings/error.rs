@@ -17,7 +17,7 @@ pub enum SettingsError {
     },
 
     /// A file that the connection string names can't be read.
-    #[error("connectionString's {parameter} names a file that can't be read: {reason}")]
+    #[error("connectionString's {parameter} names a file that can't be read: {}", describe(*reason))]
     UnreadableFile {
         /// The parameter with the file's name.
         parameter: &'static str,
@@ -41,6 +41,14 @@ pub enum SettingsError {
         "no user to connect as: poolConfig.user, connectionString's user and PGUSER are missing"
     )]
     NoUser,
+}
+
+/// The system's own words, where Rust has others.
+fn describe(reason: io::ErrorKind) -> String {
+    match reason {
+        io::ErrorKind::NotFound => "there is none of that name".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 impl SettingsError {

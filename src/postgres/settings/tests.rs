@@ -10,6 +10,9 @@ use super::*;
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
+const CA: &str = "-----BEGIN CERTIFICATE----- of an authority";
+const CERT: &str = "-----BEGIN CERTIFICATE----- of ours";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 const OPERATING_SYSTEM_USER: &str = "os-user";
 const ALL_VARIABLES: Variables<'static> = &[
     ("PGHOST", "env-host"),
@@ -23,9 +26,10 @@ const ALL_VARIABLES: Variables<'static> = &[
 
 fn read_file(path: &str) -> io::Result<String> {
     match path {
-        "/ca" => Ok("CA".to_owned()),
-        "/cert" => Ok("CERT".to_owned()),
-        "/key" => Ok("KEY".to_owned()),
+        "/ca" => Ok(CA.to_owned()),
+        "/cert" => Ok(CERT.to_owned()),
+        "/key" => Ok(KEY.to_owned()),
+        "/text" => Ok("no certificate".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -94,7 +98,7 @@ fn full(roots: &[&str]) -> Tls {
 }
 
 fn client() -> Option<ClientCertificate> {
-    Some(ClientCertificate { certificate: "CERT".to_owned(), key: "KEY".into() })
+    Some(ClientCertificate { certificate: CERT.to_owned(), key: KEY.into() })
 }
 
 #[test]
@@ -257,7 +261,7 @@ fn tls_of_connection_strings() {
         ("sslmode=verify-full", full(&[])),
         ("sslmode=no-verify", unverified.clone()),
         ("sslmode=misspelt", full(&[])),
-        ("sslrootcert=/ca", full(&["CA"])),
+        ("sslrootcert=/ca", full(&[CA])),
         ("sslcert=/cert&sslkey=/key", Tls::Full { roots: Vec::new(), client: client() }),
         ("sslcert=/cert&sslkey=/key&sslmode=no-verify", Tls::Unverified { client: client() }),
         ("sslnegotiation=direct", full(&[])),
@@ -266,9 +270,9 @@ fn tls_of_connection_strings() {
         ("uselibpqcompat=true&sslmode=disable", Tls::Off),
         ("uselibpqcompat=true&sslmode=prefer", unverified.clone()),
         ("uselibpqcompat=true&sslmode=require", unverified.clone()),
-        ("uselibpqcompat=true&sslmode=require&sslrootcert=/ca", full(&["CA"])),
-        ("uselibpqcompat=true&sslmode=verify-ca&sslrootcert=/ca", full(&["CA"])),
-        ("uselibpqcompat=true&sslmode=verify-full&sslrootcert=/ca", full(&["CA"])),
+        ("uselibpqcompat=true&sslmode=require&sslrootcert=/ca", full(&[CA])),
+        ("uselibpqcompat=true&sslmode=verify-ca&sslrootcert=/ca", full(&[CA])),
+        ("uselibpqcompat=true&sslmode=verify-full&sslrootcert=/ca", full(&[CA])),
     ] {
         let given = string(&format!("postgres://h/db?{parameters}"));
         assert_eq!(resolve_with(given, &[]).unwrap().tls, expected, "{parameters}");
@@ -285,8 +289,8 @@ fn tls_of_options_and_of_the_environment() {
     let with = |reject_unauthorized, ca: &[&str]| Ssl::With {
         reject_unauthorized,
         ca: ca.iter().copied().map(str::to_owned).collect(),
-        cert: Some("CERT".to_owned()),
-        key: Some("KEY".into()),
+        cert: Some(CERT.to_owned()),
+        key: Some(KEY.into()),
         servername: None,
     };
     for (ssl, mode, expected) in [
@@ -297,11 +301,11 @@ fn tls_of_options_and_of_the_environment() {
         (None, "", Tls::Off),
         (Some(Ssl::Off), "require", Tls::Off),
         (Some(Ssl::On), "disable", full(&[])),
-        (Some(with(false, &["CA"])), "", Tls::Unverified { client: client() }),
+        (Some(with(false, &[CA])), "", Tls::Unverified { client: client() }),
         (
-            Some(with(true, &["CA", ""])),
+            Some(with(true, &[CA, ""])),
             "",
-            Tls::Full { roots: vec!["CA".to_owned()], client: client() },
+            Tls::Full { roots: vec![CA.to_owned()], client: client() },
         ),
     ] {
         let given = Given { ssl: ssl.clone(), ..Given::default() };
@@ -319,7 +323,7 @@ fn node_extra_ca_certs_is_trusted_where_everything_is_verified() {
         let settings = resolve_with(given, &[("NODE_EXTRA_CA_CERTS", file)]).unwrap();
         (settings.tls, settings.warnings)
     };
-    assert_eq!(tls("ssl=1", "/ca"), (full(&["CA"]), Vec::new()));
+    assert_eq!(tls("ssl=1", "/ca"), (full(&[CA]), Vec::new()));
     let (_, warnings) = tls("ssl=1", "/missing");
     assert_eq!(
         warnings,
@@ -327,7 +331,7 @@ fn node_extra_ca_certs_is_trusted_where_everything_is_verified() {
     );
     assert_eq!(tls("ssl=0", "/missing"), (Tls::Off, Vec::new()));
     let (verify_ca, _) = tls("uselibpqcompat=true&sslmode=verify-ca&sslrootcert=/ca", "/cert");
-    assert_eq!(verify_ca, full(&["CA", "CERT"]));
+    assert_eq!(verify_ca, full(&[CA, CERT]));
 }
 
 #[test]
@@ -474,7 +478,11 @@ fn errors_name_the_field() {
         ("postgres://h?sslcert=/cert", "connectionString's sslcert and sslkey must be given as"),
         (
             "postgres://h?sslrootcert=/missing",
-            "connectionString's sslrootcert names a file that can't be read: entity not found",
+            "connectionString's sslrootcert names a file that can't be read: there is none of that name",
+        ),
+        (
+            "postgres://h?sslrootcert=/text",
+            "connectionString's sslrootcert must be the name of a file in PEM",
         ),
         (
             "postgres://h?uselibpqcompat=true&sslmode=verify-ca",

@@ -12,6 +12,8 @@ use super::hosts::{Address, Host};
 use super::secret::Secret;
 use super::sources::Sources;
 
+/// What begins each part of a file in PEM.
+const PEM_BEGIN: &str = "-----BEGIN ";
 const EXPECTED_SSL: &str = "true, false, 1, 0 or no-verify";
 const EXPECTED_PAIR: &str = "given as a pair, a certificate and its private key";
 const EXPECTED_NEGOTIATION: &str = "postgres or direct";
@@ -251,8 +253,15 @@ fn named_file(
     path: &str,
     read_file: ReadFile<'_>,
 ) -> Result<String, SettingsError> {
-    read_file(path)
-        .map_err(|error| SettingsError::UnreadableFile { parameter, reason: error.kind() })
+    let text = read_file(path)
+        .map_err(|error| SettingsError::UnreadableFile { parameter, reason: error.kind() })?;
+    if !text.contains(PEM_BEGIN) {
+        return Err(SettingsError::expected(
+            format!("connectionString's {parameter}"),
+            "the name of a file in PEM",
+        ));
+    }
+    Ok(text)
 }
 
 fn pair(
