@@ -1,6 +1,6 @@
 /**
  * A TCP relay between a driver and its server, for trouble on the way. It knows bytes only, with
- * one exception: the end of a PostgreSQL answer. It holds back nobody who sends too fast: what a
+ * two exceptions: the end of a PostgreSQL answer, and a refusal. It holds back nobody who sends too fast: what a
  * test sends fits in memory.
  */
 import { once } from "node:events";
@@ -12,6 +12,17 @@ import { addressOf, atPort, databaseUrl, freshSchema } from "./postgres.ts";
 const READY_FOR_QUERY = Buffer.from([0x5a, 0, 0, 0, 5]);
 const isComplete = (answer: Buffer) =>
   answer.subarray(-READY_FOR_QUERY.length - 1, -1).equals(READY_FOR_QUERY);
+
+/** What a pooler or a server may say in place of letting somebody in. */
+export type Refusal = { severity?: string; state: string; message: string };
+
+/** `ErrorResponse`. */
+function errorResponse({ severity = "FATAL", state, message }: Refusal): Buffer {
+  const fields = Buffer.from(`S${severity}\0V${severity}\0C${state}\0M${message}\0\0`);
+  const length = Buffer.alloc(4);
+  length.writeInt32BE(fields.length + length.length);
+  return Buffer.concat([Buffer.from("E"), length, fields]);
+}
 
 type Match = (bytes: Buffer) => boolean;
 type Swallow = { match: Match; resolve: () => void };
@@ -98,6 +109,10 @@ export class Relay {
   port = 0;
   /** How long what a client sends takes to the server. Constant while there are connections. */
   delayMs = 0;
+  /** How many clients have connected so far. */
+  accepted = 0;
+  /** How the next clients are refused, each in turn; the others are let in. */
+  refusals: Iterator<Refusal> | undefined;
   /** Whose answer is to be swallowed next. */
   swallow: Swallow | undefined;
   #target: string;
@@ -121,6 +136,13 @@ export class Relay {
   }
 
   #accept(client: Socket): void {
+    this.accepted += 1;
+    const refusal = this.refusals?.next();
+    if (refusal && !refusal.done) {
+      client.on("error", () => {});
+      client.once("data", () => client.end(errorResponse(refusal.value)));
+      return;
+    }
     const server = connect({ ...addressOf(this.#target), allowHalfOpen: true });
     const connection = new Connection(this, client, server);
     this.#connections.add(connection);

@@ -94,7 +94,8 @@ pub struct GivenUp {
 impl Backend {
     /// What the time was lost with, as far as it is known.
     pub fn trouble(&self) -> StoreError {
-        self.last_trouble.borrow().clone().unwrap_or_else(|| Failure::no_answer().error)
+        let last = self.last_trouble.borrow().clone().or_else(|| self.pool.refusal());
+        last.unwrap_or_else(|| Failure::no_answer().error)
     }
 
     /// Tells JavaScript how calls ended.

@@ -60,10 +60,11 @@ impl From<sqlx::Error> for Failure {
 }
 
 impl Failure {
-    /// Of an attempt to connect: what answers may be no PostgreSQL at all. A proxy in trouble may
-    /// speak like that, too.
+    /// Of an attempt to connect: what answers may be a pooler, or no PostgreSQL at all. A proxy in
+    /// trouble may speak like that, too.
     pub fn of_handshake(error: sqlx::Error) -> Self {
         match error {
+            sqlx::Error::Database(error) => of_refusal(error.downcast_ref::<PgDatabaseError>()),
             sqlx::Error::Protocol(_) => {
                 Self::lost("what answers there does not speak PostgreSQL's protocol".to_owned())
             }
@@ -139,14 +140,57 @@ impl Failure {
     }
 }
 
+/// Nobody was let in. Poolers report their own troubles with whatever SQLSTATE they like: what isn't
+/// known to be final may pass.
+fn of_refusal(error: &PgDatabaseError) -> Failure {
+    let reason = match is_raised(error) {
+        true => harmless_message(error),
+        // Of no row: there was none yet.
+        false => error.message().to_owned(),
+    };
+    let code = DatabaseCode::Sqlstate(error.code().to_owned());
+    if is_final(error.code(), error.message()) {
+        return Failure::refused(reason, Some(code));
+    }
+    let error = StoreError::Unavailable { timeout: None, reason, database_code: Some(code) };
+    Failure { error, ..Failure::lost(String::new()) }
+}
+
+/// Whether a refusal to let us in would be the same the next time.
+fn is_final(state: &str, message: &str) -> bool {
+    /// Authentication, a missing database, a missing privilege, names and values at the start.
+    const STATES: [&str; 6] = ["28", "3D", "42", "0A", "22", "F0"];
+    /// In the words of PostgreSQL, PgBouncer, Supavisor, Neon's proxy, PgDog and pgcat, in lower case.
+    const WORDINGS: [&str; 15] = [
+        "password authentication failed",
+        "authentication failed",
+        "auth failed",
+        "wrong password",
+        "invalid password",
+        "no such user",
+        "no such database",
+        "tenant or user not found",
+        "(enotfound)",
+        "does not exist",
+        "endpoint could not be found",
+        "endpoint id is not specified",
+        "no pg_hba.conf entry",
+        "unsupported startup parameter",
+        "permission denied",
+    ];
+    let message = message.to_lowercase();
+    STATES.iter().any(|class| state.starts_with(class))
+        || WORDINGS.iter().any(|wording| message.contains(wording))
+}
+
 fn of_server(error: &PgDatabaseError) -> Failure {
     let is_fatal = matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic);
-    let remedy = match remedy(error.code()) {
-        // Nobody was let in: no row has a part in it.
-        Remedy::Split if is_fatal => Remedy::None,
-        remedy => remedy,
-    };
-    let is_connection_lost = is_fatal || is_shutdown(error);
+    // Poolers let one in, and look for a server when it is needed.
+    if is_fatal && !is_shutdown(error) {
+        return of_refusal(error);
+    }
+    let remedy = remedy(error.code());
+    let is_connection_lost = is_shutdown(error);
     let constraint = error.constraint().map(ToOwned::to_owned);
     Failure {
         error: store_error(error, remedy),
@@ -169,7 +213,8 @@ fn remedy(state: &str) -> Remedy {
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "53300" | "40001" | "40P01" => {
             Remedy::Retry
         }
-        // Connections, and a pooler's own troubles.
+        // Connections, and poolers' own troubles.
+        "58000" => Remedy::Retry,
         _ if state.starts_with("08") => Remedy::Retry,
         _ if is_no_fault_of_a_row(state) => Remedy::None,
         // A value, a constraint, a policy, or whatever somebody's trigger raised.
@@ -191,11 +236,6 @@ fn is_of_the_schema(state: &str) -> bool {
 fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
     let state = error.code();
     let database_code = DatabaseCode::Sqlstate(state.to_owned());
-    let is_refusal = error.severity() == PgSeverity::Fatal && remedy == Remedy::None;
-    if is_refusal {
-        let (reason, database_code) = (harmless_message(error), Some(database_code));
-        return StoreError::CannotOpen { database: String::new(), reason, database_code };
-    }
     if state == "53100" {
         return StoreError::Full { database_code };
     }
@@ -289,6 +329,47 @@ mod tests {
             ("53100", Remedy::Split),
         ] {
             assert_eq!(remedy(state), expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_is_known_to_stay_is_told_from_one_that_may_pass() {
+        for (state, message, expected) in [
+            ("28P01", "password authentication failed for user \"u\"", true),
+            ("3D000", "database \"d\" does not exist", true),
+            ("42501", "permission denied for database \"d\"", true),
+            ("42704", "unrecognized configuration parameter \"x\"", true),
+            // PgBouncer.
+            ("08P01", "no such database: d", true),
+            ("08P01", "no such user", true),
+            ("08P01", "unsupported startup parameter: options", true),
+            ("08P01", "server login failed: FATAL: password authentication failed", true),
+            ("08P01", "pgbouncer cannot connect to server", false),
+            ("08P01", "no more connections allowed (max_client_conn)", false),
+            // Supavisor.
+            ("XX000", "Tenant or user not found", true),
+            ("XX000", "(ENOTFOUND) tenant/user postgres.x not found", true),
+            ("XX000", "(EMAXCONNSESSION) max clients reached in session mode", false),
+            ("XX000", "Max client connections reached", false),
+            ("XX000", "{:badmatch, {:error, :timeout}}", false),
+            // Neon's proxy.
+            (
+                "XX000",
+                "The requested endpoint could not be found, or you don't have access to it.",
+                true,
+            ),
+            ("XX000", "Endpoint ID is not specified. Either please upgrade the client", true),
+            ("XX000", "Couldn't connect to compute node", false),
+            // PgDog and pgcat.
+            ("58000", "could not get connection from the pool - AllServersDown", false),
+            ("58000", "connection pool is down", false),
+            ("28000", "password for user \"u\" is wrong, or the database does not exist", true),
+            // PostgreSQL itself.
+            ("53300", "sorry, too many clients already", false),
+            ("57P03", "the database system is starting up", false),
+            ("55000", "database \"d\" is not currently accepting connections", false),
+        ] {
+            assert_eq!(is_final(state, message), expected, "{state} {message}");
         }
     }
 

@@ -5,12 +5,14 @@
 //! over a newer one, or reads pile up that nobody waits for any more.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
+use crate::error::StoreError;
 use crate::store::Metrics;
 
 use super::connection::{Connection, Connector, Timed};
@@ -21,6 +23,10 @@ use super::settings::PoolLimits;
 /// One that has been idle for longer is asked whether it still lives before it is used.
 const CHECK_AFTER: Duration = Duration::from_secs(30);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// From then on a new connection is tried beside one that doesn't answer.
+const CHECK_HEAD_START: Duration = Duration::from_millis(500);
+/// After a further connection was refused, the next is tried; meanwhile those that are open serve.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(500);
 /// Of a process: it isn't done with its last message.
 const BUSY: &str = " AND state <> 'idle'";
 /// Between two looks whether a lost connection's server process has ended.
@@ -34,6 +40,12 @@ pub struct Pool {
     permits: Semaphore,
     /// The last is used first, so that those not needed grow old.
     idle: RefCell<Vec<Idle>>,
+    /// How many are in use.
+    in_use: Cell<usize>,
+    /// One is no longer in use.
+    returned: Notify,
+    /// When a connection was last refused while others were in use, and why.
+    refusal: RefCell<Option<(Instant, StoreError)>>,
     is_reaping: Cell<bool>,
     /// Marks of connections that broke or were given up.
     lost: RefCell<Vec<String>>,
@@ -69,6 +81,9 @@ impl Pool {
             check_after: check_after.unwrap_or(CHECK_AFTER),
             permits,
             idle: RefCell::default(),
+            in_use: Cell::new(0),
+            returned: Notify::new(),
+            refusal: RefCell::default(),
             is_reaping: Cell::new(false),
             lost: RefCell::default(),
             must_replace: Cell::new(0),
@@ -76,29 +91,90 @@ impl Pool {
         })
     }
 
-    /// A connection: an idle one that lives, or a new one.
+    /// A connection: an idle one that lives, or a new one. If there can't be another one, one that
+    /// is in use is waited for.
     pub async fn lease(self: &Rc<Self>) -> Result<Lease<'_>, Failure> {
         let permit = self.permits.acquire().await.expect("never closed");
         loop {
-            let idle = self.idle.borrow_mut().pop();
-            let connection = match idle {
-                None => self.connect().await?,
-                Some(Idle { mut connection, since }) => {
-                    let is_usable = !self.is_worn_out(&connection)
-                        && (since.elapsed() < self.check_after
-                            || connection.is_alive(CHECK_TIMEOUT).await);
-                    if !is_usable {
-                        continue;
+            let returned = self.returned.notified();
+            let found = match self.take_idle() {
+                Some(idle) if self.is_doubtful(&idle) => Some(self.check(idle).await?),
+                Some(Idle { connection, .. }) => Some(connection),
+                None if self.must_wait_for_others() => None,
+                None => match self.connect().await {
+                    Ok(connection) => Some(connection),
+                    Err(failure) if self.in_use.get() == 0 => return Err(failure),
+                    Err(failure) => {
+                        self.refusal.replace(Some((Instant::now(), failure.error)));
+                        None
                     }
-                    connection
-                }
+                },
             };
-            return Ok(Lease { pool: self, connection: Some(connection), _permit: permit });
+            if let Some(connection) = found {
+                self.in_use.set(self.in_use.get() + 1);
+                return Ok(Lease { pool: self, connection: Some(connection), _permit: permit });
+            }
+            let _ = tokio::time::timeout(REFUSAL_PAUSE, returned).await;
         }
+    }
+
+    /// Why there are no more connections, if the last further one was refused.
+    pub fn refusal(&self) -> Option<StoreError> {
+        self.refusal.borrow().as_ref().map(|(_, error)| error.clone())
+    }
+
+    fn take_idle(&self) -> Option<Idle> {
+        loop {
+            let idle = self.idle.borrow_mut().pop()?;
+            if !self.is_worn_out(&idle.connection) {
+                return Some(idle);
+            }
+        }
+    }
+
+    fn is_doubtful(&self, idle: &Idle) -> bool {
+        idle.since.elapsed() >= self.check_after
+    }
+
+    /// Whether a further connection was refused just now, and others are in use.
+    fn must_wait_for_others(&self) -> bool {
+        let refused = self.refusal.borrow();
+        let is_recent = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < REFUSAL_PAUSE);
+        is_recent && self.in_use.get() > 0
+    }
+
+    /// The connection if it lives, else a new one. A NAT or a balancer that has forgotten it, has
+    /// forgotten all that were idle for as long: they aren't asked any more.
+    async fn check(&self, idle: Idle) -> Result<Connection, Failure> {
+        let Idle { mut connection, since } = idle;
+        let is_alive = {
+            let mut answer = pin!(connection.is_alive(CHECK_TIMEOUT));
+            match tokio::time::timeout(CHECK_HEAD_START, &mut answer).await {
+                Ok(is_alive) => is_alive,
+                Err(_) => tokio::select! {
+                    is_alive = &mut answer => is_alive,
+                    Ok(fresh) = self.connect() => {
+                        self.forget_idle_since(since);
+                        return Ok(fresh);
+                    }
+                },
+            }
+        };
+        if is_alive {
+            return Ok(connection);
+        }
+        self.forget_idle_since(since);
+        self.connect().await
+    }
+
+    /// Those that weren't used after then.
+    fn forget_idle_since(&self, then: Instant) {
+        self.idle.borrow_mut().retain(|idle| idle.since > then);
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
         let connection = self.connector.connect().await?;
+        self.refusal.take();
         if let Some(left) = self.must_replace.get().checked_sub(1) {
             self.must_replace.set(left);
             self.metrics.note_reconnect();
@@ -212,6 +288,8 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     /// Given up in the middle, as by a timeout: what was sent may still be done.
     fn drop(&mut self) {
+        self.pool.in_use.set(self.pool.in_use.get() - 1);
+        self.pool.returned.notify_waiters();
         if let Some(connection) = self.connection.take() {
             self.pool.note_lost(connection.mark);
         }
