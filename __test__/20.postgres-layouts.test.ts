@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { allEvents, event, session } from "./support/fixtures.ts";
-import { sql } from "./support/postgres.ts";
+import { freshRole, sql } from "./support/postgres.ts";
 import { openPostgres, waitersIn, whileHolding } from "./support/postgres-around.ts";
 import { columnsOf, indexed, oldSchema, REST, snapshot } from "./support/postgres-layouts.ts";
 import { refused } from "./support/refusals.ts";
@@ -204,6 +204,25 @@ describe("older layouts", () => {
         EXECUTE FUNCTION ${schema}.slow()`);
     const poolConfig = { query_timeout: 300 };
     const driver = openPostgres(t, { schema, poolConfig, retryTimeoutMs: 4_000 });
+    assert.deepEqual(indexed(await allEvents(driver, "s")), [["a", 1, 1]]);
+  });
+
+  test("an upgrade that takes longer than the role's timeouts allow is not cut off", async (t) => {
+    const schema = await oldSchema(t, {
+      events: `id TEXT PRIMARY KEY, event_index BIGINT, ${REST}`,
+      rows: `INSERT INTO events VALUES ('a', NULL, 's', 1, 'c', 'agent', '1')`,
+    });
+    const { name, url } = await freshRole(t);
+    await sql(`CREATE FUNCTION ${schema}.slow() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_sleep(1); RETURN new; END $$;
+      CREATE TRIGGER slow BEFORE UPDATE ON ${schema}.events FOR EACH ROW
+        EXECUTE FUNCTION ${schema}.slow();
+      ALTER TABLE ${schema}.events OWNER TO ${name};
+      ALTER TABLE ${schema}.sessions OWNER TO ${name};
+      GRANT ALL ON SCHEMA ${schema} TO ${name};
+      ALTER ROLE ${name} SET statement_timeout = '500ms';
+      ALTER ROLE ${name} SET transaction_timeout = '500ms'`);
+    const driver = openPostgres(t, { schema, connectionString: url, retryTimeoutMs: 4_000 });
     assert.deepEqual(indexed(await allEvents(driver, "s")), [["a", 1, 1]]);
   });
 

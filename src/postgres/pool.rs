@@ -64,7 +64,25 @@ struct Idle {
 pub struct Lease<'pool> {
     pool: &'pool Rc<Pool>,
     connection: Option<Connection>,
+    _use: UseOfOne<'pool>,
     _permit: SemaphorePermit<'pool>,
+}
+
+/// Counts a connection that is in use.
+struct UseOfOne<'pool>(&'pool Pool);
+
+impl<'pool> UseOfOne<'pool> {
+    fn begin(pool: &'pool Pool) -> Self {
+        pool.in_use.set(pool.in_use.get() + 1);
+        Self(pool)
+    }
+}
+
+impl Drop for UseOfOne<'_> {
+    fn drop(&mut self) {
+        self.0.in_use.set(self.0.in_use.get() - 1);
+        self.0.returned.notify_waiters();
+    }
 }
 
 impl Pool {
@@ -97,25 +115,41 @@ impl Pool {
         let permit = self.permits.acquire().await.expect("never closed");
         loop {
             let returned = self.returned.notified();
-            let found = match self.take_idle() {
-                Some(idle) if self.is_doubtful(&idle) => Some(self.check(idle).await?),
-                Some(Idle { connection, .. }) => Some(connection),
-                None if self.must_wait_for_others() => None,
-                None => match self.connect().await {
-                    Ok(connection) => Some(connection),
+            if !self.must_wait_for_others() {
+                match self.idle_or_new().await {
+                    Ok((connection, use_of_it)) => {
+                        let connection = Some(connection);
+                        return Ok(Lease {
+                            pool: self,
+                            connection,
+                            _use: use_of_it,
+                            _permit: permit,
+                        });
+                    }
+                    // Others were given back meanwhile.
+                    Err(_) if !self.idle.borrow().is_empty() => continue,
                     Err(failure) if self.in_use.get() == 0 => return Err(failure),
                     Err(failure) => {
                         self.refusal.replace(Some((Instant::now(), failure.error)));
-                        None
                     }
-                },
-            };
-            if let Some(connection) = found {
-                self.in_use.set(self.in_use.get() + 1);
-                return Ok(Lease { pool: self, connection: Some(connection), _permit: permit });
+                }
             }
             let _ = tokio::time::timeout(REFUSAL_PAUSE, returned).await;
         }
+    }
+
+    async fn idle_or_new(&self) -> Result<(Connection, UseOfOne<'_>), Failure> {
+        let Some(idle) = self.take_idle() else {
+            let connection = self.connect().await?;
+            return Ok((connection, UseOfOne::begin(self)));
+        };
+        // Counts while it is asked, too: nobody is to think that there is none.
+        let use_of_it = UseOfOne::begin(self);
+        let connection = match self.is_doubtful(&idle) {
+            true => self.check(idle).await?,
+            false => idle.connection,
+        };
+        Ok((connection, use_of_it))
     }
 
     /// Why there are no more connections, if the last further one was refused.
@@ -136,11 +170,11 @@ impl Pool {
         idle.since.elapsed() >= self.check_after
     }
 
-    /// Whether a further connection was refused just now, and others are in use.
+    /// Whether all connections are in use, and a further one was refused just now.
     fn must_wait_for_others(&self) -> bool {
         let refused = self.refusal.borrow();
         let is_recent = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < REFUSAL_PAUSE);
-        is_recent && self.in_use.get() > 0
+        is_recent && self.idle.borrow().is_empty() && self.in_use.get() > 0
     }
 
     /// The connection if it lives, else a new one. A NAT or a balancer that has forgotten it, has
@@ -258,8 +292,13 @@ impl Lease<'_> {
     async fn end_all_lost(&mut self, timeout: Duration) -> Result<(), Failure> {
         let lost = self.pool.lost.borrow().clone();
         for mark in lost {
-            end_process_of(&mark, self.with_timeout(timeout)).await?;
-            self.pool.lost.borrow_mut().retain(|other| *other != mark);
+            match end_process_of(&mark, self.with_timeout(timeout)).await {
+                // What the server, or a pooler before it, won't even look at can't be ended.
+                Err(failure) if failure.is_connection_lost || failure.is_passing() => {
+                    return Err(failure);
+                }
+                _ => self.pool.lost.borrow_mut().retain(|other| *other != mark),
+            }
         }
         Ok(())
     }
@@ -288,8 +327,6 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     /// Given up in the middle, as by a timeout: what was sent may still be done.
     fn drop(&mut self) {
-        self.pool.in_use.set(self.pool.in_use.get() - 1);
-        self.pool.returned.notify_waiters();
         if let Some(connection) = self.connection.take() {
             self.pool.note_lost(connection.mark);
         }
@@ -318,11 +355,17 @@ async fn end_process_of(mark: &str, mut connection: Timed<'_>) -> Result<(), Fai
 }
 
 /// Asks about the processes whose last message has this mark; as who logged in, for a role that was
-/// set for the session since may not see them.
+/// set for the session since may not see them. One statement: some poolers refuse SET beside others.
+/// The processes are looked at after the role is set, as they depend on it.
 fn on_processes(question: &str, mark: &str, condition: &str) -> Message {
-    Message::simple("SET LOCAL ROLE NONE; SELECT ")
+    Message::simple("SELECT ")
         .sql(question)
-        .sql(" FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE ")
+        .sql(
+            " FROM (SELECT set_config('role', 'none', true) AS role OFFSET 0) AS myself \
+             CROSS JOIN LATERAL (SELECT pid, query, state FROM pg_stat_activity \
+               WHERE myself.role IS NOT NULL OFFSET 0) AS activity \
+             WHERE pid <> pg_backend_pid() AND query LIKE ",
+        )
         .text(&format!("{mark}%"))
         .sql(condition)
 }

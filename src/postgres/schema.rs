@@ -18,6 +18,11 @@ use super::message::Message;
 use super::quote;
 
 /// A change that waits for a lock makes everybody behind it wait: it gives up soon, and comes back.
+/// What the role, the database or the server allows a statement or a transaction: an upgrade of large
+/// tables takes as long as it takes. Not every server has all of them.
+const LIFT_TIMEOUTS: &str = "SELECT set_config(name, '0', true) FROM pg_settings \
+    WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', \
+      'transaction_timeout') AND setting <> '0'";
 /// For each of two tables, the first of which is held while the second is waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Between two tries to be the one that changes the schema.
@@ -134,6 +139,7 @@ impl Schema {
         deadline: Instant,
     ) -> Result<Layout, Failure> {
         connection.execute("BEGIN").await?;
+        connection.execute(LIFT_TIMEOUTS).await?;
         let lock_timeout_ms = LOCK_TIMEOUT.as_millis();
         connection.execute(&format!("SET LOCAL lock_timeout = {lock_timeout_ms}")).await?;
         self.take_turn(connection, deadline).await?;

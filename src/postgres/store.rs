@@ -95,7 +95,8 @@ fn protocol(options: &PostgresOptions) -> Protocol {
     let timeouts = options.settings.timeouts_sql("LOCAL");
     let of_several = match options.settings.timeouts.lock {
         Some(_) => String::new(),
-        None => format!("SET LOCAL lock_timeout = {SHARED_LOCK_TIMEOUT_MS}; "),
+        // Not by SET: some poolers refuse it beside other statements.
+        None => format!("SELECT set_config('lock_timeout', '{SHARED_LOCK_TIMEOUT_MS}', true); "),
     };
     Protocol::Simple(Prefix { timeouts, of_several })
 }
