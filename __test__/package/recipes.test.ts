@@ -45,15 +45,19 @@ const runs = (file: string, args: string[] = [], cwd = app) =>
 
 async function untilReady(url: string, server: ChildProcess) {
   for (const end = Date.now() + READY_WITHIN_MS; Date.now() < end && server.exitCode === null;) {
-    if ((await fetch(url).catch(() => undefined))?.ok) return;
+    const answer = await fetch(url).catch(() => undefined);
+    if (answer && answer.status < 500) return;
     await sleep(50);
   }
   assert.fail("the server did not become ready");
 }
 
-const post = async (url: string, body: unknown) => {
+const send = (url: string, body: unknown, more: RequestInit = {}) => {
   const headers = { "content-type": "application/json" };
-  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
+  return fetch(url, { method: "POST", headers, body: JSON.stringify(body), ...more });
+};
+const post = async (url: string, body: unknown) => {
+  const response = await send(url, body);
   assert.ok(response.ok, await response.clone().text());
   return (await response.json()) as any;
 };
@@ -87,6 +91,10 @@ async function serves(t: TestContext, args: string[], { cwd = app, prefix = "", 
   t.after(() => server.kill("SIGKILL"));
   const at = `http://127.0.0.1:${port}${prefix}`;
   await untilReady(prefix ? `${at}/sessions/none/events` : `${at}/ready`, server);
+  // The SDK never settles that, and rejects a promise that nobody has.
+  const impatient = { signal: AbortSignal.timeout(1_000) };
+  await assert.rejects(send(`${at}/sessions`, { agent: "none-of-that-name" }, impatient));
+  assert.equal((await fetch(`${at}/sessions/none/events`)).status, 404);
   const { id } = await post(`${at}/sessions`, { agent: "mock" });
   const session = `${at}/sessions/${id}`;
   const { stopReason } = await post(`${session}/prompt`, { text: `stream ${CHUNKS} 20` });
