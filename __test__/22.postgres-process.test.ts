@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { allEvents } from "./support/fixtures.ts";
+import { allEvents, onWindows } from "./support/fixtures.ts";
 import { runToEnd, start, startWorker } from "./support/fork.ts";
 import { databaseUrl, freshSchema, sql } from "./support/postgres.ts";
 import { openWith, terminate } from "./support/postgres-around.ts";
@@ -27,6 +27,24 @@ test("no trouble reaches the process that isn't a call's", async (t) => {
   assert.deepEqual(report, { unheard: [] });
   assert.equal(code, 0, stderr);
   assert.equal(stderr, "");
+});
+
+test("time in which the process was frozen is nobody's wait", { skip: onWindows }, async (t) => {
+  const { relay, options } = await relayed(t);
+  const retryTimeoutMs = 1_000;
+  const child = start("write", [JSON.stringify({ ...options, retryTimeoutMs }), "s", "300"]);
+  let stderr = "";
+  child.stderr!.on("data", (data) => (stderr += data));
+  await once(child, "message");
+  // A write is under way, and its answer never comes.
+  relay.freezeOpen();
+  await sleep(200);
+  child.kill("SIGSTOP");
+  await sleep(4_000);
+  child.kill("SIGCONT");
+  const [code] = await once(child, "close");
+  assert.equal(code, 0, stderr);
+  assert.equal((await allEvents(openWith(t, options), "s", 1000)).length, 300);
 });
 
 test("a process.emitWarning that throws holds up no promise", async (t) => {

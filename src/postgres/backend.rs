@@ -19,7 +19,7 @@ use super::connection::Timed;
 use super::failure::{Failure, Remedy};
 use super::message::Protocol;
 use super::pool::{Lease, Pool};
-use super::queue::Queue;
+use super::queue::{BEAT, Queue};
 use super::retry::{self, Decision, History};
 use super::schema::Schema;
 use super::statements::Statements;
@@ -51,6 +51,24 @@ pub struct Backend {
     pub last_trouble: RefCell<Option<StoreError>>,
     /// How long no attempt succeeds.
     pub outage: Cell<Lasting>,
+    /// How many retries are under way, and whether somebody beats for them.
+    pub beating: Beating,
+}
+
+/// See [`Queue::beat`].
+#[derive(Debug, Default)]
+pub struct Beating {
+    wanted_by: Cell<usize>,
+    is_on: Cell<bool>,
+}
+
+/// Wants that somebody beats.
+struct WantsBeats<'backend>(&'backend Beating);
+
+impl Drop for WantsBeats<'_> {
+    fn drop(&mut self) {
+        self.0.wanted_by.set(self.0.wanted_by.get() - 1);
+    }
 }
 
 /// What comes of looking at the schema.
@@ -118,6 +136,7 @@ impl Backend {
         mut attempt: impl AsyncFnMut(&mut Timed<'_>, &Statements) -> Result<T, Failure>,
     ) -> Result<T, GivenUp> {
         let begun = Instant::now();
+        let _beats = self.want_beats();
         let mut history = History::new(calls.count, self.queue.retry_timeout());
         for pause in retry::pauses() {
             let failure = match self.attempt(calls, &mut attempt).await {
@@ -133,7 +152,8 @@ impl Backend {
                 self.note_outage(&failure.error, begun);
             }
             let deadline = self.queue.deadline(calls.called_at);
-            history.record(&failure, begun.elapsed(), Instant::now() >= deadline);
+            let waits_since = begun.max(self.queue.awake_since());
+            history.record(&failure, waits_since.elapsed(), Instant::now() >= deadline);
             match retry::decide(&failure, &history) {
                 Decision::LookAgain => {
                     history.has_looked_again = true;
@@ -147,6 +167,26 @@ impl Backend {
             }
         }
         unreachable!("there is always another pause")
+    }
+
+    /// Somebody beats for as long as the result lives; a little longer, so that calls that follow each
+    /// other need nobody new.
+    fn want_beats(self: &Rc<Self>) -> WantsBeats<'_> {
+        let Beating { wanted_by, is_on } = &self.beating;
+        wanted_by.set(wanted_by.get() + 1);
+        if !is_on.replace(true) {
+            self.queue.begin_beating();
+            let backend = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                while backend.beating.wanted_by.get() > 0 {
+                    tokio::time::sleep(BEAT).await;
+                    backend.queue.beat();
+                }
+                backend.queue.end_beating();
+                backend.beating.is_on.set(false);
+            });
+        }
+        WantsBeats(&self.beating)
     }
 
     /// An attempt has failed for a reason that passes; of what lasts, who listens is told.

@@ -57,6 +57,11 @@ pub struct Lookups {
     pub sent: Instant,
 }
 
+/// While calls are under way, the process shows at least so often that it runs.
+pub const BEAT: Duration = Duration::from_millis(500);
+/// A beat that comes later than this wasn't only late.
+const LONGEST_PAUSE_OF_PULSE: Duration = Duration::from_millis(2_500);
+
 /// What the store's thread should do next.
 #[derive(Debug)]
 pub enum Work {
@@ -91,6 +96,29 @@ struct State {
     ready_lookups: VecDeque<Lookup>,
     ready_lists: VecDeque<Read>,
     lists: usize,
+    pulse: Pulse,
+}
+
+/// Notices time in which this process didn't run, as it was frozen: that is nobody's wait.
+#[derive(Debug, Clone, Copy)]
+struct Pulse {
+    /// The last beat; none while nobody beats.
+    last: Option<Instant>,
+    /// When it last ran on after such a time.
+    awake_since: Instant,
+}
+
+impl Pulse {
+    /// Whether the process has just run on.
+    fn has_missed_beats(&mut self, now: Instant) -> bool {
+        let Some(last) = self.last else { return false };
+        self.last = Some(now);
+        let has_missed = now.duration_since(last) > LONGEST_PAUSE_OF_PULSE;
+        if has_missed {
+            self.awake_since = now;
+        }
+        has_missed
+    }
 }
 
 impl Queue {
@@ -104,6 +132,7 @@ impl Queue {
             ready_lookups: VecDeque::new(),
             ready_lists: VecDeque::new(),
             lists: 0,
+            pulse: Pulse { last: None, awake_since: Instant::now() },
         };
         Self {
             state: Mutex::new(state),
@@ -154,6 +183,7 @@ impl Queue {
     /// The work that there is, or when to look again if nothing comes.
     fn work_or_deadline(&self, now: Instant) -> Result<Work, Option<Instant>> {
         let mut state = self.state.lock();
+        state.beat(now);
         let mut expired = state.backlog.take_expired(now);
         if !expired.is_empty() {
             let tickets = expired.iter().map(|pending| pending.ticket).collect();
@@ -233,12 +263,36 @@ impl Queue {
 
     /// Until when a call that was accepted then may take; see [`Backlog::deadline`].
     pub fn deadline(&self, called_at: Instant) -> Instant {
-        self.state.lock().backlog.deadline(called_at)
+        let mut state = self.state.lock();
+        state.beat(Instant::now());
+        state.backlog.deadline(called_at)
+    }
+
+    /// Somebody beats from now on, every [`BEAT`] or sooner.
+    pub fn begin_beating(&self) {
+        self.state.lock().pulse.last = Some(Instant::now());
+    }
+
+    /// The process runs.
+    pub fn beat(&self) {
+        self.state.lock().beat(Instant::now());
+    }
+
+    /// Nobody beats any more.
+    pub fn end_beating(&self) {
+        self.state.lock().pulse.last = None;
+    }
+
+    /// When the process last ran on after it had been frozen.
+    pub fn awake_since(&self) -> Instant {
+        self.state.lock().pulse.awake_since
     }
 
     /// How many of these writes, from the first on, have waited too long.
     pub fn count_expired(&self, writes: &[PendingWrite]) -> usize {
-        self.state.lock().backlog.count_expired(writes, Instant::now())
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        state.beat(now);
+        state.backlog.count_expired(writes, now)
     }
 
     /// Whether what takes long should come to its end.
@@ -301,6 +355,12 @@ impl Queue {
 }
 
 impl State {
+    fn beat(&mut self, now: Instant) {
+        if self.pulse.has_missed_beats(now) {
+            self.backlog.note_success(now);
+        }
+    }
+
     fn take_round(&mut self, now: Instant) -> Option<Round> {
         if !self.rounds.has_room(now) {
             return None;

@@ -13,7 +13,7 @@ use crate::store::{
     self, Completions, Metrics, MetricsSnapshot, Operation, OperationResult, SessionStore, Ticket,
 };
 
-use super::backend::{ATTEMPT_TIMEOUT, Backend, SCAN_TIMEOUT};
+use super::backend::{ATTEMPT_TIMEOUT, Backend, Beating, SCAN_TIMEOUT};
 use super::connection::{Attempts, Connector, PasswordSource};
 use super::dispatcher;
 use super::message::{Prefix, Protocol};
@@ -84,6 +84,7 @@ async fn work(
         opening: RefCell::default(),
         last_trouble: RefCell::default(),
         outage: Cell::default(),
+        beating: Beating::default(),
     };
     dispatcher::run(Rc::new(backend)).await;
 }
