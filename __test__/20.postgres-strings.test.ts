@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { describe, test, type TestContext } from "node:test";
 import { allEvents, event, rejection, session } from "./support/fixtures.ts";
-import { freshRole, freshSchema, sql } from "./support/postgres.ts";
-import { openPostgres } from "./support/postgres-around.ts";
+import { client, freshDatabase, freshRole, freshSchema, sql, urlOf } from "./support/postgres.ts";
+import { openPostgres, openWith } from "./support/postgres-around.ts";
 import { oldSchema, schema0_4 } from "./support/postgres-layouts.ts";
 
 describe("hostile strings", () => {
@@ -219,4 +219,53 @@ test("identifiers that UTF-8 can't tell apart, and payloads without JSON, are re
   await Promise.all(good);
   assert.equal((await sql(`SELECT FROM ${schema}.events`)).length, 1);
   assert.equal((await sql(`SELECT FROM ${schema}.sessions`)).length, 1);
+});
+
+describe("a database whose encoding can't hold all characters", () => {
+  const texts = ["é", "€ 漢 👩‍👩‍👧", "plain", "\u0000 €", "\ud800 é", "\\u20ac €", "\u0085\u2028"];
+  const payloads = [
+    ...texts,
+    ...texts.map((text) => ({ jsonrpc: "2.0", method: "m", params: { [text]: text } })),
+    ...texts.map((method) => ({ method })),
+  ];
+  for (const encoding of ["LATIN1", "WIN1252", "SQL_ASCII", "EUC_JP"]) {
+    for (const type of ["json", "jsonb"]) {
+      for (const preparedStatements of [false, true]) {
+        const how = `${encoding}, ${type}${preparedStatements ? ", prepared" : ""}`;
+        test(`has them come back, and SQL works: ${how}`, async (t) => {
+          const clause = `ENCODING '${encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'`;
+          const connectionString = urlOf({ database: await freshDatabase(t, clause) });
+          const options = { connectionString, preparedStatements, schema: "agents" };
+          await openWith(t, options).ready();
+          const other = await client(t, connectionString);
+          await other.query(`ALTER TABLE agents.events ALTER payload_json TYPE ${type}
+            USING payload_json::text::${type}`);
+          const driver = openWith(t, options);
+          const sent = payloads.map((payload, index) => event("s", index, { payload }));
+          await Promise.all(sent.map((each) => driver.insertEvent("s", each)));
+          await driver.updateSession(session("s", { sessionInit: texts }));
+          assert.deepEqual(await allEvents(driver, "s"), sent);
+          assert.deepEqual((await driver.getSession("s"))!.sessionInit, texts);
+          const { rows } = await other.query(
+            "SELECT count(payload_json ->> 'method')::int AS count FROM agents.events",
+          );
+          assert.ok(rows[0].count >= texts.length);
+        });
+      }
+    }
+  }
+
+  test("says so of an id that it can't hold, and stores the others", async (t) => {
+    const clause = "ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+    const connectionString = urlOf({ database: await freshDatabase(t, clause) });
+    const driver = openWith(t, { connectionString });
+    const calls = ["a", "漢", "b"].map((id, at) => driver.insertEvent("s", event("s", at, { id })));
+    const [, refused] = await Promise.allSettled(calls);
+    assert.ok(refused?.status === "rejected");
+    assert.match(refused.reason.message, /encoding cannot hold a character of an id or a name/);
+    assert.deepEqual(
+      (await allEvents(driver, "s")).map(({ id }) => id),
+      ["a", "b"],
+    );
+  });
 });

@@ -286,8 +286,15 @@ impl Backend {
         let found = self.schema.inspect(&mut lease.with_timeout(self.attempt_timeout)).await?;
         let mut for_upgrade = lease.with_timeout(UPGRADE_TIMEOUT);
         let layout = self.schema.bring_up_to_date(&mut for_upgrade, found, deadline).await?;
+        let charset = lease.charset();
         let mut connection = lease.with_timeout(self.attempt_timeout);
         let order_constraints = self.schema.order_constraints(&mut connection).await?;
-        Ok(Statements::new(&self.schema, &layout, order_constraints, self.protocol.clone()))
+        Ok(Statements::new(
+            &self.schema,
+            &layout,
+            order_constraints,
+            self.protocol.clone(),
+            charset,
+        ))
     }
 }

@@ -17,6 +17,7 @@ use super::failure::{Failure, Remedy};
 use super::message::Message;
 use super::options::PostgresOptions;
 use super::settings::{Address, Password, Settings, TargetSession, Tls};
+use super::wrap::Charset;
 
 /// A server that doesn't answer at all is given up after this long, unless the user says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +57,8 @@ pub struct Connection {
     pub mark: String,
     pub opened: Instant,
     pub uses: u64,
+    /// Of the database.
+    pub charset: Charset,
 }
 
 /// A connection whose server may say nothing for so long, whatever it is asked.
@@ -254,29 +257,36 @@ impl Connector {
         let password = self.password().await?;
         let options = self.connect_options(host, password.as_deref());
         let inner = options.connect().await.map_err(Failure::of_handshake)?;
-        let mut connection =
-            Connection { inner, mark: self.next_mark(), opened: Instant::now(), uses: 0 };
+        let mut connection = Connection {
+            inner,
+            mark: self.next_mark(),
+            opened: Instant::now(),
+            uses: 0,
+            charset: Charset::Unicode,
+        };
         let inspected = self.inspect(connection.with_timeout(CONNECT_TIMEOUT), target).await;
-        inspected.map_err(Failure::of_no_row)?;
+        connection.charset = inspected.map_err(Failure::of_no_row)?;
         Ok(connection)
     }
 
     /// Sends the first message, with the connection's mark, and sees whether the server is the kind
-    /// we want.
+    /// we want. Which characters the database can hold.
     async fn inspect(
         &self,
         mut connection: Timed<'_>,
         target: TargetSession,
-    ) -> Result<(), Failure> {
+    ) -> Result<Charset, Failure> {
         if !self.session_settings.is_empty() {
             connection.execute(&self.session_settings).await?;
         }
-        let question = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
+        let question = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), \
+             current_setting('server_encoding')";
         let rows = connection.fetch(Message::simple(question)).await?;
-        let is = |column: usize, expected: &str| {
+        let text = |column: usize| {
             let value = rows.first().and_then(|row| row.try_get_raw(column).ok());
-            value.is_some_and(|value| value.as_str().is_ok_and(|value| value == expected))
+            value.and_then(|value| value.as_str().map(str::to_owned).ok()).unwrap_or_default()
         };
+        let is = |column: usize, expected: &str| text(column) == expected;
         let (is_standby, is_read_only) = (is(0, "t"), is(1, "on"));
         let (is_wanted, what) = match target {
             TargetSession::Any | TargetSession::PreferStandby => (true, ""),
@@ -285,7 +295,11 @@ impl Connector {
             TargetSession::Primary => (!is_standby, "is a standby"),
             TargetSession::Standby => (is_standby, "is not a standby"),
         };
-        if is_wanted { Ok(()) } else { Err(Failure::lost(format!("the server {what}"))) }
+        if is_wanted {
+            Ok(Charset::of(&text(2)))
+        } else {
+            Err(Failure::lost(format!("the server {what}")))
+        }
     }
 
     async fn password(&self) -> Result<Option<String>, Failure> {

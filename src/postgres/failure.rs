@@ -243,6 +243,12 @@ fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
         let (reason, database_code) = (harmless_message(error), Some(database_code));
         return StoreError::Unavailable { timeout: None, reason, database_code };
     }
+    if state == "22P05" {
+        let message = "the database's encoding cannot hold a character of an id or a name; one in \
+            UTF8 holds all"
+            .to_owned();
+        return StoreError::Database { message, database_code };
+    }
     if state.starts_with("23") {
         return StoreError::Constraint { message: constraint_message(error), database_code };
     }

@@ -19,6 +19,7 @@ use super::connection::{Connection, Connector, Timed};
 use super::failure::{Failure, Remedy};
 use super::message::Message;
 use super::settings::PoolLimits;
+use super::wrap::Charset;
 
 /// One that has been idle for longer is asked whether it still lives before it is used.
 const CHECK_AFTER: Duration = Duration::from_secs(30);
@@ -281,6 +282,11 @@ impl Lease<'_> {
     pub fn with_timeout(&mut self, timeout: Duration) -> Timed<'_> {
         let connection = self.connection.as_mut().expect("given back only at the end");
         connection.with_timeout(timeout)
+    }
+
+    /// Which characters the database can hold.
+    pub fn charset(&self) -> Charset {
+        self.connection.as_ref().expect("given back only at the end").charset
     }
 
     /// Makes sure, within this time, that nothing older can still land.

@@ -25,6 +25,7 @@ use super::schema::Schema;
 use super::select::{Dialect, ReadRow, RowStart, RowSteps, Select, of_session};
 use super::steps::{self, Step};
 use super::table::TableStatements;
+use super::wrap::Charset;
 
 /// Sessions as JSON objects, or why one can't be read.
 pub type SessionsById = HashMap<String, Result<JsonText, StoreError>>;
@@ -73,13 +74,16 @@ impl Statements {
         layout: &Layout,
         order_constraints: Vec<String>,
         protocol: Protocol,
+        charset: Charset,
     ) -> Self {
         let (sessions, events) = (layout.sessions.as_ref(), layout.events.as_ref());
         let payload = events.and_then(|events| events.column("payload_json"));
         let payload_type = payload.map_or("json", |payload| payload.declared_type.as_str());
         Self {
-            sessions: TableStatements::new(schema, "sessions", &SESSIONS, sessions, &protocol),
-            events: TableStatements::new(schema, "events", &EVENTS, events, &protocol),
+            sessions: TableStatements::new(
+                schema, "sessions", &SESSIONS, sessions, &protocol, charset,
+            ),
+            events: TableStatements::new(schema, "events", &EVENTS, events, &protocol, charset),
             dialect: Dialect { protocol, payload_type: payload_type.to_owned() },
             order_constraints,
         }

@@ -6,7 +6,7 @@ use crate::layout::Table;
 use super::message::{Message, Protocol};
 use super::quote;
 use super::schema::Schema;
-use super::wrap;
+use super::wrap::{self, Charset};
 
 /// From so many rows on, one array a column is less work for the server than literals row by row.
 const MIN_ROWS_IN_ARRAYS: usize = 100;
@@ -23,6 +23,7 @@ pub struct TableStatements {
     pub select: String,
     /// Whether fields that we don't know by name can be stored.
     pub has_extra: bool,
+    charset: Charset,
 }
 
 /// A column, and how its values are sent.
@@ -41,6 +42,7 @@ impl TableStatements {
         specs: &[ColumnSpec],
         found: Option<&Table>,
         protocol: &Protocol,
+        charset: Charset,
     ) -> Self {
         let column = |spec: &ColumnSpec| {
             let declared_type = found?.column(spec.name)?.declared_type.clone();
@@ -60,7 +62,7 @@ impl TableStatements {
         let name = schema.table(table);
         let key = found.map_or_else(|| ID.to_owned(), |table| table.key().join(", "));
         let select = format!("SELECT {} FROM {name} AS stored", selected.join(", "));
-        Self { has_extra: has(EXTRA), name, columns, key, select }
+        Self { has_extra: has(EXTRA), name, columns, key, select, charset }
     }
 
     /// Appends a statement that stores these rows.
@@ -92,7 +94,7 @@ impl TableStatements {
                 // A field that there is no column for comes last, and is left out.
                 for (place, value) in row.into_iter().take(self.columns.len()).enumerate() {
                     sql.push_str(if place > 0 { "," } else { "" });
-                    push_literal(sql, value);
+                    push_literal(sql, value, self.charset);
                 }
             }
             sql.push(')');
@@ -122,8 +124,9 @@ impl TableStatements {
                     message.texts(&texts).sql("::text[]")
                 }
                 Kind::Json => {
-                    let texts: Vec<_> =
-                        of_column.map(|json| json.as_text().map(wrap::stored)).collect();
+                    let texts: Vec<_> = of_column
+                        .map(|json| Some(wrap::stored(json.as_text()?, self.charset)))
+                        .collect();
                     let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
                     message.texts(&texts).sql("::text[]")
                 }
@@ -150,10 +153,10 @@ impl TableStatements {
     }
 }
 
-fn push_literal(sql: &mut String, value: Value<'_>) {
+fn push_literal(sql: &mut String, value: Value<'_>, charset: Charset) {
     match value {
         Value::Text(Some(text)) => quote::push_text(sql, text),
-        Value::Json(Some(json)) => quote::push_text(sql, &wrap::stored(json)),
+        Value::Json(Some(json)) => quote::push_text(sql, &wrap::stored(json, charset)),
         Value::Integer(Some(number)) => quote::push_number(sql, number),
         Value::Text(None) | Value::Json(None) | Value::Integer(None) => sql.push_str("NULL"),
     }

@@ -4,6 +4,9 @@
 //! them, and in a `json` column one such row makes `payload_json->>'method'` fail for the whole
 //! query. So such a text, and only such a one, is stored as an object with a key of ours: the exact
 //! text is in it as one string, its backslashes escaped, beside `jsonrpc` and `method` for SQL.
+//!
+//! A database in LATIN1, say, can't hold most characters: there such a text is wrapped too, and what
+//! isn't ASCII is escaped once more. That is another text of the same value.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
@@ -18,9 +21,61 @@ const WRAPPER_KEY: &str = "$sandboxAgentPersist";
 /// The key of the exact text.
 const TEXT_KEY: &str = "text";
 
+/// Which characters a database can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charset {
+    /// All, as in UTF8.
+    Unicode,
+    /// Those up to U+00FF.
+    Latin1,
+    /// Surely no others.
+    Ascii,
+}
+
+impl Charset {
+    /// That of a `server_encoding`.
+    pub fn of(encoding: &str) -> Self {
+        match encoding {
+            // The latter looks at no character.
+            "UTF8" | "SQL_ASCII" => Self::Unicode,
+            "LATIN1" => Self::Latin1,
+            _ => Self::Ascii,
+        }
+    }
+
+    fn holds(self, text: &str) -> bool {
+        match self {
+            Self::Unicode => true,
+            Self::Latin1 => text.chars().all(|character| character <= '\u{ff}'),
+            Self::Ascii => text.is_ascii(),
+        }
+    }
+}
+
 /// What to store for a JSON text: nearly always the text itself.
-pub fn stored(json: &str) -> Cow<'_, str> {
-    if is_hostile(json) || wrapped(json).is_some() { wrap(json).into() } else { json.into() }
+pub fn stored(json: &str, charset: Charset) -> Cow<'_, str> {
+    if !charset.holds(json) {
+        wrap(&escape_all_but_ascii(json), charset).into()
+    } else if is_hostile(json) || wrapped(json).is_some() {
+        wrap(json, charset).into()
+    } else {
+        json.into()
+    }
+}
+
+/// Another JSON text of the same value.
+fn escape_all_but_ascii(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len() * 2);
+    for character in json.chars() {
+        if character.is_ascii() {
+            escaped.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            escaped.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    escaped
 }
 
 /// The JSON text that was stored; `None` if it was wrapped and can't be read any more.
@@ -79,9 +134,9 @@ impl Visitor<'_> for KeyVisitor {
     }
 }
 
-fn wrap(json: &str) -> String {
+fn wrap(json: &str, charset: Charset) -> String {
     let mut wrapped = format!("{{\"{WRAPPER_KEY}\":1");
-    for (name, value) in harmless_members(json) {
+    for (name, value) in harmless_members(json, charset) {
         wrapped.push_str(&format!(",\"{name}\":{value}"));
     }
     wrapped.push_str(&format!(",\"{TEXT_KEY}\":"));
@@ -91,15 +146,21 @@ fn wrap(json: &str) -> String {
 }
 
 /// `jsonrpc` and `method` of an envelope, where they are harmless themselves.
-fn harmless_members(json: &str) -> impl Iterator<Item = (&'static str, String)> {
+fn harmless_members(json: &str, charset: Charset) -> impl Iterator<Item = (&'static str, String)> {
     let members = members(json).unwrap_or_default();
     ["jsonrpc", "method"].into_iter().filter_map(move |name| {
         let value = members
             .get(name.as_bytes())
             .map(|value| value.get())
-            .filter(|value| !is_hostile(value))?;
+            .filter(|value| !is_hostile(value) && is_plain_in(value, charset))?;
         Some((name, value.to_owned()))
     })
+}
+
+/// Whether SQL can take a string out of a JSON text: outside UTF8 it knows no escapes of other
+/// characters.
+fn is_plain_in(json: &str, charset: Charset) -> bool {
+    charset == Charset::Unicode || charset.holds(json) && !json.contains("\\u")
 }
 
 /// Whether a JSON text escapes U+0000, or half of a surrogate pair without the other.
@@ -144,7 +205,7 @@ mod tests {
             r#"{"a":{"$sandboxAgentPersist":1}}"#,
             "null",
         ] {
-            assert_eq!(stored(harmless), harmless);
+            assert_eq!(stored(harmless, Charset::Unicode), harmless);
             assert_eq!(original(harmless).unwrap(), harmless);
         }
         for hostile in [
@@ -157,7 +218,7 @@ mod tests {
             r#"{"$sandboxAgentPersist":null,"text":"x"}"#,
             r#"{"$sandboxAgentPersist":1}"#,
         ] {
-            let stored = stored(hostile);
+            let stored = stored(hostile, Charset::Unicode);
             assert_ne!(stored, hostile);
             assert!(!is_hostile(&stored), "{stored}");
             assert_eq!(original(&stored).unwrap(), hostile);
@@ -166,12 +227,30 @@ mod tests {
 
     #[test]
     fn sql_still_finds_the_method() {
-        let stored = stored(r#"{"jsonrpc":"2.0","method":"m","params":"\u0000"}"#);
-        assert!(stored.starts_with(r#"{"$sandboxAgentPersist":1,"jsonrpc":"2.0","method":"m","#));
-        let odd_key = super::stored(r#"{"\ud800":1,"method":"m"}"#);
+        let stored = |json| super::stored(json, Charset::Unicode);
+        let envelope = stored(r#"{"jsonrpc":"2.0","method":"m","params":"\u0000"}"#);
+        assert!(envelope.starts_with(r#"{"$sandboxAgentPersist":1,"jsonrpc":"2.0","method":"m","#));
+        let odd_key = stored(r#"{"\ud800":1,"method":"m"}"#);
         assert!(odd_key.starts_with(r#"{"$sandboxAgentPersist":1,"method":"m","#));
-        let hostile = super::stored(r#"{"method":"\u0000"}"#);
+        let hostile = stored(r#"{"method":"\u0000"}"#);
         assert!(!hostile.contains("\"method\":"), "{hostile}");
+    }
+
+    #[test]
+    fn what_an_encoding_cannot_hold_is_ascii_and_comes_back_as_the_same_value() {
+        let value = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
+        let json = "{\"method\":\"m\",\"a\":\"é € 😀 \\n\"}";
+        for (charset, is_wrapped) in
+            [(Charset::Unicode, false), (Charset::Latin1, true), (Charset::Ascii, true)]
+        {
+            let stored = stored(json, charset);
+            assert_eq!(stored != json, is_wrapped, "{charset:?}");
+            assert_eq!(stored.is_ascii(), is_wrapped);
+            assert_eq!(value(&original(&stored).unwrap()), value(json));
+        }
+        assert_eq!(stored("\"é\"", Charset::Latin1), "\"é\"");
+        let odd_method = stored(r#"{"method":"€"}"#, Charset::Latin1);
+        assert!(!odd_method.contains("\"method\":"), "{odd_method}");
     }
 
     #[test]
@@ -193,7 +272,7 @@ mod tests {
         ) {
             let text = parts.concat();
             for json in [format!("\"{text}\""), format!("{{\"{text}\":1}}")] {
-                let stored = stored(&json);
+                let stored = stored(&json, Charset::Unicode);
                 proptest::prop_assert!(!is_hostile(&stored));
                 proptest::prop_assert_eq!(original(&stored).unwrap(), json.as_str());
             }

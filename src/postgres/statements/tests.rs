@@ -41,7 +41,7 @@ fn layout() -> Layout {
 
 fn statements_for(layout: &Layout, protocol: Protocol) -> Statements {
     let schema = Schema::new("a b".to_owned(), true);
-    Statements::new(&schema, layout, vec!["one_place".to_owned()], protocol)
+    Statements::new(&schema, layout, vec!["one_place".to_owned()], protocol, Charset::Unicode)
 }
 
 fn statements(protocol: Protocol) -> Statements {
