@@ -545,6 +545,11 @@ export interface SQLiteSessionPersistDriverOptions {
    */
   durability?: "full" | "normal" | undefined;
   /**
+   * Who may read and write a database file that is made, whatever the umask; its `-wal` and `-shm` too. A
+   * file that is there keeps its mode. Not on Windows. Default: `0o600`.
+   */
+  fileMode?: number | undefined;
+  /**
    * How long a write or a read waits while another process has the database locked, in
    * milliseconds, off the event loop. The constructor waits on it, for this long but at most
    * 5,000. Default: 30,000.

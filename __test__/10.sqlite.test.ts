@@ -1,6 +1,7 @@
 /** What the SQLite driver adds to the contract. */
 import assert from "node:assert/strict";
 import {
+  chmodSync,
   copyFileSync,
   existsSync,
   mkdirSync,
@@ -257,6 +258,40 @@ test("a file that is named like a URL opens by its name", { skip: onWindows }, (
   open(t, { filename: "./file:a.db" }).close();
   open(t, { filename: "file:a.db" }).close();
   assert.deepEqual(readdirSync(path), ["file:a.db"]);
+});
+
+for (const [options, expected] of [
+  [{}, 0o600],
+  [{ fileMode: 0o660 }, 0o660],
+] as const) {
+  const title = `a new file has exactly its mode, with its log: 0o${expected.toString(8)}`;
+  test(title, { skip: onWindows }, async (t) => {
+    const filename = file(t);
+    const umask = process.umask(0o027);
+    const driver = open(t, { filename, ...options });
+    process.umask(umask);
+    await driver.insertEvent("s", event("s", 1));
+    for (const suffix of ["", "-wal", "-shm"]) {
+      assert.equal(statSync(filename + suffix).mode & 0o777, expected, suffix);
+    }
+  });
+}
+
+test("a file that is there keeps its mode", { skip: onWindows }, (t) => {
+  const filename = file(t);
+  writeFileSync(filename, "");
+  chmodSync(filename, 0o644);
+  open(t, { filename, fileMode: 0o600 }).close();
+  assert.equal(statSync(filename).mode & 0o777, 0o644);
+});
+
+test("a mode without which the file would be of no use is refused", (t) => {
+  for (const fileMode of [0, 0o400, 0o1600, 600, 0.5, "0600", null]) {
+    assert.throws(() => open(t, { filename: file(t), fileMode: fileMode as number }), {
+      code: "ERR_PERSIST_INVALID_ARG",
+      message: "options.fileMode must be a file's mode from 0o600 to 0o777, such as 0o640",
+    });
+  }
 });
 
 test("a driver keeps to its file when the working folder changes", async (t) => {

@@ -190,6 +190,7 @@ impl<'a> Opener<'a> {
         // Lives longer than the connection, whatever fails.
         let (file, connection) =
             DatabaseFile::claim(&self.options.filename, self.path.clone(), |path| {
+                filesystem::create(path, self.options.file_mode);
                 create_or_open(path).map_err(|error| self.cannot_open(&error))
             })?;
         let Inspected { mut connection, layout, is_read_only, is_immutable } =

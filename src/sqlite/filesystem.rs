@@ -110,6 +110,24 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Makes an empty file of this mode, whatever the umask, if there is none: SQLite would make one that
+/// others may read. It gives the -wal and the -shm the database's mode. Why there can't be a file,
+/// SQLite finds out itself.
+#[cfg(unix)]
+pub fn create(file: &Path, mode: u32) {
+    use std::fs::{OpenOptions, Permissions};
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    // Only a file that nobody has open yet may be closed: that drops the locks on it.
+    let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(file);
+    if let Ok(created) = created {
+        let _ = created.set_permissions(Permissions::from_mode(mode));
+    }
+}
+
+/// Elsewhere a file has no mode.
+#[cfg(not(unix))]
+pub fn create(_file: &Path, _mode: u32) {}
+
 /// Whether the file, which is there, may be read.
 #[cfg(unix)]
 pub fn may_read(file: &Path) -> bool {

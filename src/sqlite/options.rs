@@ -9,6 +9,9 @@ pub const IN_MEMORY_FILENAME: &str = ":memory:";
 /// How long a locked database is waited for.
 pub const DEFAULT_BUSY_TIMEOUT_MS: u32 = 30_000;
 
+/// Sessions are nobody else's business.
+pub const DEFAULT_FILE_MODE: u32 = 0o600;
+
 /// When a commit counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -26,6 +29,8 @@ pub struct SqliteOptions {
     pub filename: String,
     /// Default: [`Durability::Full`].
     pub durability: Durability,
+    /// Who may read and write a file that is made, as Unix has it. Default: [`DEFAULT_FILE_MODE`].
+    pub file_mode: u32,
     /// Default: [`DEFAULT_BUSY_TIMEOUT_MS`].
     pub busy_timeout: Duration,
     /// Default: [`DEFAULT_MAX_QUEUED_BYTES`].
@@ -37,6 +42,7 @@ impl Default for SqliteOptions {
         Self {
             filename: IN_MEMORY_FILENAME.to_owned(),
             durability: Durability::default(),
+            file_mode: DEFAULT_FILE_MODE,
             busy_timeout: Duration::from_millis(u64::from(DEFAULT_BUSY_TIMEOUT_MS)),
             max_queued_bytes: DEFAULT_MAX_QUEUED_BYTES,
         }

@@ -15,7 +15,11 @@ use super::values;
 /// What SQLite counts to.
 const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
 
-const OPTIONS: [&str; 5] = ["filename", "durability", "busyTimeoutMs", "maxQueuedBytes", "onError"];
+const OPTIONS: [&str; 6] =
+    ["filename", "durability", "fileMode", "busyTimeoutMs", "maxQueuedBytes", "onError"];
+/// Without these, the driver itself couldn't use the file.
+const OWNERS_MODE: i64 = 0o600;
+const ALL_MODES: i64 = 0o777;
 
 const PATH: &str =
     "a path, not a URL (of a PostgreSQL database, PostgresSessionPersistDriver takes one)";
@@ -49,6 +53,18 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
             Ok("normal") => Durability::Normal,
             _ => return Err(CallError::expected("options.durability", "\"full\" or \"normal\"")),
         };
+    }
+    if let Some(mode) = options.get("fileMode")? {
+        let given = match mode.get_type()? {
+            ValueType::Number => values::safe_integer(values::read_number(&mode)?),
+            _ => None,
+        };
+        let is_usable = |mode: &i64| {
+            (OWNERS_MODE..=ALL_MODES).contains(mode) && mode & OWNERS_MODE == OWNERS_MODE
+        };
+        let mode = given.filter(is_usable).and_then(|mode| u32::try_from(mode).ok());
+        let expected = "a file's mode from 0o600 to 0o777, such as 0o640";
+        result.file_mode = mode.ok_or_else(|| CallError::expected("options.fileMode", expected))?;
     }
     if let Some(milliseconds) = options.whole_number("busyTimeoutMs", MAX_BUSY_TIMEOUT_MS)? {
         result.busy_timeout = Duration::from_millis(milliseconds);
