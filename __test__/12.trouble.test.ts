@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { chmodSync, chownSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
 import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver } from "../index.js";
 import {
@@ -212,6 +213,17 @@ test(
     );
   },
 );
+
+test("a file that may not grow is a full disk, as under a quota", { skip: onWindows }, (t) => {
+  const filename = file(t);
+  const program = fileURLToPath(new URL("support/processes/limited-size.ts", import.meta.url));
+  const command = `ulimit -f 2000; exec "$@"`;
+  const node = [process.execPath, "--import", "tsx", program, filename];
+  const { stdout, stderr } = spawnSync("sh", ["-c", command, "sh", ...node], { encoding: "utf8" });
+  const message = `the disk is full ("${filename}")`;
+  const expected = { code: "ERR_PERSIST_FULL", message, isAllThere: true };
+  assert.deepEqual(JSON.parse(stdout || "{}"), expected, stderr);
+});
 
 /** A store with one session and one event, cleanly closed, readable by anybody. */
 async function closedStore(path: string) {

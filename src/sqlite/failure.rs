@@ -1,6 +1,6 @@
 //! SQLite's errors as ours. Messages of SQLite name tables and columns, never values.
 
-use rusqlite::ffi;
+use rusqlite::{Connection, ffi};
 
 use crate::error::{DatabaseCode, StoreError};
 
@@ -41,6 +41,29 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
         }
         _ => StoreError::Database { message: describe(&error), database_code },
     }
+}
+
+/// As [`store_error`], of what the connection was about to write: a quota, or a limit of a file's
+/// size, is a full disk of another kind, which SQLite doesn't know.
+pub fn store_error_of_write(connection: &Connection, error: rusqlite::Error) -> StoreError {
+    match store_error(error) {
+        StoreError::Database { database_code, .. }
+            if database_code.as_str().starts_with("SQLITE_IOERR")
+                && filesystem::is_out_of_room(system_error(connection)) =>
+        {
+            StoreError::Full { database_code }
+        }
+        error => error,
+    }
+}
+
+/// The system's number of what last went wrong with a file of the connection's.
+#[expect(unsafe_code, reason = "rusqlite has no safe way to ask")]
+fn system_error(connection: &Connection) -> i32 {
+    // SAFETY: the connection is open, and only read.
+    let handle = unsafe { connection.handle() };
+    // SAFETY: as above.
+    unsafe { ffi::sqlite3_system_errno(handle) }
 }
 
 /// Whether somebody else's lock is the reason, which passes by itself.

@@ -166,6 +166,22 @@ pub fn why_not_writable(_file: &Path) -> Option<&'static str> {
     Some("the process may not write the file")
 }
 
+/// Whether an error of the system's says that a file may not grow: by a quota, by its size, or as the
+/// disk is full.
+#[cfg(unix)]
+pub fn is_out_of_room(system_error: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::DQUOT, Errno::FBIG, Errno::NOSPC]
+        .iter()
+        .any(|errno| errno.raw_os_error() == system_error)
+}
+
+/// Windows has an error of its own for all of these, which SQLite knows.
+#[cfg(not(unix))]
+pub fn is_out_of_room(_system_error: i32) -> bool {
+    false
+}
+
 /// Whether this process, or all of them together, may open no more files. SQLite keeps the system's
 /// reason to itself.
 #[cfg(unix)]

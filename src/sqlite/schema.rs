@@ -95,7 +95,8 @@ pub fn upgrade(connection: &mut Connection, filename: &str) -> Result<Layout, St
     let layout = inspect(&transaction, filename)?;
     refuse_generated_columns(&layout, filename)?;
     if !layout.is_current() {
-        apply(&transaction, &layout).map_err(failure::store_error)?;
+        let of_write = |error| failure::store_error_of_write(&transaction, error);
+        apply(&transaction, &layout).map_err(of_write)?;
     }
     let layout = inspect(&transaction, filename)?;
     transaction.commit().map_err(failure::store_error)?;

@@ -245,8 +245,9 @@ impl Writer {
         // it can't be had, this may be why.
         self.shared.location.file.verify()?;
         let transaction = begun?;
-        let result = statements(&transaction).map_err(failure::store_error)?;
-        transaction.commit().map_err(failure::store_error)?;
+        let of_write = |error| failure::store_error_of_write(&self.connection, error);
+        let result = statements(&transaction).map_err(of_write)?;
+        transaction.commit().map_err(of_write)?;
         self.shared.metrics.note_commit(locked_at.elapsed());
         Ok(result)
     }
@@ -388,7 +389,10 @@ fn apply_in_batch(
     }
     match apply(connection, statements, &pending.write) {
         Err(error) if connection.is_autocommit() => Err(error),
-        Err(error) => Ok((Progress::Done(Err(failure::store_error(error))), 0)),
+        Err(error) => {
+            let error = failure::store_error_of_write(connection, error);
+            Ok((Progress::Done(Err(error)), 0))
+        }
         Ok((outcome, deleted)) => Ok((Progress::Done(Ok(outcome)), deleted)),
     }
 }
