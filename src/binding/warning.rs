@@ -38,6 +38,20 @@ pub fn of_late_call(env: &Env) -> napi::Result<()> {
     if HAS_WARNED.swap(true, Ordering::Relaxed) { Ok(()) } else { emit(env, LATE_CALL) }
 }
 
+/// Warns of a file system that may be on a network for all we know, once in a process.
+pub fn of_unknown_file_system(env: &Env, number: u32) -> napi::Result<()> {
+    static HAS_WARNED: AtomicBool = AtomicBool::new(false);
+    if HAS_WARNED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let message = format!(
+        "a database lies on a file system that isn't known here (0x{number:08x}): it is taken for a \
+         local one. If it is on a network, SQLite's WAL corrupts the database there: choose another \
+         folder."
+    );
+    emit(env, &message)
+}
+
 /// Warns of names in a request that mean nothing, once in a process for each.
 pub fn of_unknown_names(env: &Env, method: &str, names: &[String]) -> napi::Result<()> {
     /// A process that makes names up isn't warned of all of them.

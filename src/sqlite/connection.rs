@@ -16,6 +16,7 @@ use super::failure;
 use super::file::DatabaseFile;
 use super::filesystem;
 use super::options::{Durability, SqliteOptions};
+use super::place::Place;
 use super::schema;
 use super::statements::MAX_PREPARED;
 
@@ -136,10 +137,19 @@ pub fn open_private(options: &SqliteOptions) -> Result<(Connection, Layout), Sto
     Ok((connection, layout))
 }
 
+/// The number of the file system that a file lies on, if that isn't known here: it is taken for a
+/// local one.
+pub fn unknown_file_system(options: &SqliteOptions) -> Option<u32> {
+    match filesystem::place(&filesystem::real_path(Path::new(&options.filename))) {
+        Place::Unknown(number) if !options.is_private() => Some(number),
+        _ => None,
+    }
+}
+
 /// Opens a file. Blocks for at most [`OPEN_TIMEOUT`] on somebody else's lock.
 pub fn open_file(options: &SqliteOptions) -> Result<Database, StoreError> {
     let path = filesystem::real_path(Path::new(&options.filename));
-    let is_shared = filesystem::is_shared(&path);
+    let is_shared = filesystem::place(&path) == Place::Network;
     Opener::new(options, path, is_shared).open()
 }
 

@@ -1,49 +1,46 @@
-//! What the file system says of a database: what is beside it, whether it may be written, and
-//! whether it lies on a network, where WAL mode corrupts it: the -shm is shared memory, and memory
-//! isn't shared between machines.
+//! What the file system says of a database: what is beside it, whether it may be written, and where
+//! it lies.
 
 use std::path::{Path, PathBuf};
+
+use super::place::Place;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::place::place_of;
 
 /// As many links as Linux follows.
 #[cfg(unix)]
 const MAX_LINKS: usize = 40;
 
-/// Whether the folder that holds `file` is on a network file system, or on one (FUSE) that
-/// may be.
+/// Where the folder lies that holds `file`.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub fn is_shared(file: &Path) -> bool {
-    const NFS: u64 = 0x6969;
-    const SMB: u64 = 0x517b;
-    const CIFS: u64 = 0xff53_4d42;
-    const SMB2: u64 = 0xfe53_4d42;
-    const NINE_P: u64 = 0x0102_1997;
-    // virtiofs reports FUSE's number.
-    const FUSE: u64 = 0x6573_5546;
-    rustix::fs::statfs(folder(file)).is_ok_and(|status| {
-        // The field's width and sign differ between platforms; the numbers have 32 bits.
-        let kind = u64::try_from(i128::from(status.f_type) & 0xffff_ffff).unwrap_or_default();
-        [NFS, SMB, CIFS, SMB2, NINE_P, FUSE].contains(&kind)
-    })
+pub fn place(file: &Path) -> Place {
+    let Ok(status) = rustix::fs::statfs(folder(file)) else { return Place::Local };
+    // The field's width and sign differ between platforms; the numbers have 32 bits.
+    place_of(u32::try_from(i128::from(status.f_type) & 0xffff_ffff).unwrap_or_default())
 }
 
-/// Whether the folder that holds `file` is on a network file system.
+/// Where the folder lies that holds `file`.
 #[cfg(any(target_os = "macos", target_os = "ios"))]
-pub fn is_shared(file: &Path) -> bool {
+pub fn place(file: &Path) -> Place {
     const MNT_LOCAL: u32 = 0x1000;
-    rustix::fs::statfs(folder(file)).is_ok_and(|status| status.f_flags & MNT_LOCAL == 0)
+    match rustix::fs::statfs(folder(file)) {
+        Ok(status) if status.f_flags & MNT_LOCAL == 0 => Place::Network,
+        _ => Place::Local,
+    }
 }
 
-/// Whether the folder that holds `file` is on another machine; a mapped drive resolves to one.
+/// Where the folder lies that holds `file`; a mapped drive resolves to another machine.
 #[cfg(windows)]
-pub fn is_shared(file: &Path) -> bool {
+pub fn place(file: &Path) -> Place {
     use std::path::{Component, Prefix};
-    std::fs::canonicalize(folder(file)).is_ok_and(|folder| {
+    let is_elsewhere = std::fs::canonicalize(folder(file)).is_ok_and(|folder| {
         matches!(
             folder.components().next(),
             Some(Component::Prefix(prefix))
                 if matches!(prefix.kind(), Prefix::UNC(..) | Prefix::VerbatimUNC(..))
         )
-    })
+    });
+    if is_elsewhere { Place::Network } else { Place::Local }
 }
 
 /// Other systems don't say.
@@ -54,8 +51,8 @@ pub fn is_shared(file: &Path) -> bool {
     target_os = "ios",
     windows
 )))]
-pub fn is_shared(_file: &Path) -> bool {
-    false
+pub fn place(_file: &Path) -> Place {
+    Place::Local
 }
 
 /// The file that a name leads to, from the root and without links, as SQLite finds it: the -wal
@@ -213,7 +210,7 @@ mod tests {
     #[test]
     fn a_local_folder_is_not_shared() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(!is_shared(&folder.path().join("x.db")));
+        assert_ne!(place(&folder.path().join("x.db")), Place::Network);
     }
 
     #[test]

@@ -18,7 +18,8 @@
 //! | `failure` | SQLite's errors as ours | any |
 //! | `file` | what a store has open: claimed in the process, and still in its place | any |
 //! | `identity` | which file it is that is found under a name | any |
-//! | `filesystem` | whether a file lies on a network, what is beside it | the opener's |
+//! | `place` | which file systems are on a network | any |
+//! | `filesystem` | where a file lies, what is beside it | the opener's |
 
 mod checkpointer;
 mod connection;
@@ -28,6 +29,7 @@ mod file;
 mod filesystem;
 mod identity;
 mod options;
+mod place;
 mod queue;
 mod read_ahead;
 mod reader;
@@ -42,5 +44,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use connection::unknown_file_system;
 pub use options::{Durability, SqliteOptions};
 pub use store::open;

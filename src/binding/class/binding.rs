@@ -54,7 +54,7 @@ impl Binding {
     #[napi]
     pub fn open_sqlite(&self, env: &Env, options: Unknown<'_>) -> napi::Result<Driver> {
         let environment = Environment::of(env)?;
-        let opened = open_sqlite(&environment, options);
+        let opened = open_sqlite(env, &environment, options);
         self.driver(env, environment, "sqlite", opened)
     }
 
@@ -132,8 +132,15 @@ impl From<napi::Error> for OpeningError {
     }
 }
 
-fn open_sqlite(environment: &Environment, options: Unknown<'_>) -> Result<Opened, OpeningError> {
+fn open_sqlite(
+    env: &Env,
+    environment: &Environment,
+    options: Unknown<'_>,
+) -> Result<Opened, OpeningError> {
     let SqliteArguments { options, on_error } = sqlite_options::read(options)?;
+    if let Some(number) = sqlite::unknown_file_system(&options) {
+        warning::of_unknown_file_system(env, number)?;
+    }
     let listener = environment.bridge.listener();
     let store = sqlite::open(&options, Arc::clone(&listener) as Arc<dyn Completions>);
     opened(Database::from(&options), store, on_error, listener)
