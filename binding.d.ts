@@ -9,6 +9,14 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** A backup under way. */
+export declare class BackupJob {
+  /** How large it is so far. */
+  bytes(): number
+  /** Ends it. */
+  cancel(): void
+}
+
 /** The addon for one realm. */
 export declare class Binding {
   /**
@@ -62,6 +70,10 @@ export declare class Driver {
   sessionsWithoutRecord(request: unknown, after: unknown): unknown
   /** How much is stored. */
   stats(options: unknown): unknown
+  /** What `backup` is told to begin. */
+  newBackup(): BackupJob
+  /** Copies a SQLite database into a file. */
+  backup(path: unknown, mode: unknown, job: BackupJob): unknown
   /** Whether rows could be stored. */
   ready(): unknown
   /** How the driver is, told from how its calls end. */

@@ -835,6 +835,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
+module.exports.BackupJob = nativeBinding.BackupJob
 module.exports.Binding = nativeBinding.Binding
 module.exports.Driver = nativeBinding.Driver
 module.exports.TracedCall = nativeBinding.TracedCall

@@ -602,6 +602,26 @@ export declare class SQLiteSessionPersistDriver {
    * A driver needn't be closed: a process that ends, however it does, writes what is queued.
    */
   close(): void;
+  /**
+   * Copies the whole database into a file that isn't there yet, as of one moment, while others go on
+   * writing: it holds every write that was called before. The file is written beside its place, synced,
+   * and gets its name in the end; aborted, nothing is left. Meanwhile the `-wal` grows by what is written.
+   * `fileMode` is as in the options of the driver; `onProgress` is called some ten times a second, with
+   * how large the copy is so far and, about, how large it will be. Tables that others have in the file are
+   * copied too.
+   *
+   * Rejects with `ERR_PERSIST_CANNOT_OPEN` if there is a file of that name, or can't be one, with
+   * `ERR_PERSIST_FULL`, with `ERR_PERSIST_CLOSED` if the driver is closed meanwhile, and with the signal's
+   * `reason`.
+   */
+  backup(
+    path: string,
+    options?: {
+      onProgress?: ((progress: { bytes: number; totalBytes: number }) => void) | undefined;
+      signal?: AbortSignalLike | undefined;
+      fileMode?: number | undefined;
+    },
+  ): Promise<void>;
   /** The same as `close()`. */
   [Symbol.dispose](): void;
   /** `close()`, after 100 ms of quiet, as of `idle()`, or 2 seconds at most. */

@@ -4,6 +4,7 @@
  */
 "use strict";
 
+const { backup } = require("./backup.js");
 const { calledWithNew, closedBy } = require("./classes.js");
 const { invalidArgument } = require("./errors.js");
 const { handleOf, hold, holds } = require("./handle.js");
@@ -131,6 +132,11 @@ class ReplayView extends SessionMethods {
 class SQLiteSessionPersistDriver extends Driver {
   constructor(options) {
     super(openTraced("sqlite", () => addon.openSqlite(options)));
+  }
+
+  backup(path, options) {
+    const handle = handleOf(this);
+    return backup(handle, reads.of(handle), path, options);
   }
 
   close() {

@@ -28,6 +28,7 @@ const METHODS = [
   "readEvents",
   "sessionsWithoutRecord",
   "stats",
+  "backup",
   "ready",
   "replay",
 ];

@@ -34,6 +34,7 @@ test("the main package holds the loader, the classes, the types and the docs, in
     "docs/telemetry.md",
     "index.d.ts",
     "index.js",
+    "lib/backup.js",
     "lib/classes.js",
     "lib/copies.js",
     "lib/drivers.js",

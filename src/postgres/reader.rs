@@ -93,6 +93,9 @@ async fn fetch(
             let ids = statements.sessions_without_record(connection, after.as_deref(), *limit);
             ids.await.map(Outcome::Page)
         }
+        Query::Backup { .. } => Err(Failure::of_call(StoreError::Internal {
+            reason: "a server's database isn't copied into a file",
+        })),
         Query::Stats { largest } => {
             statements.stored_amount(connection, *largest).await.map(Outcome::Stats)
         }

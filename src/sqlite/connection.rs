@@ -449,7 +449,8 @@ fn is_url(name: &str) -> bool {
     ["file:", "sqlite:", "sqlite3:", "libsql:"].iter().any(|scheme| name.starts_with(scheme))
 }
 
-fn why_no_file_can_be_there(path: &Path) -> Option<String> {
+/// The reason, if there is one before anything is tried.
+pub fn why_no_file_can_be_there(path: &Path) -> Option<String> {
     let folder = filesystem::folder(path);
     if folder.metadata().is_err_and(|error| error.kind() == PermissionDenied) {
         Some(PermissionDenied.to_string())

@@ -125,6 +125,31 @@ pub fn create(file: &Path, mode: u32) {
 #[cfg(not(unix))]
 pub fn create(_file: &Path, _mode: u32) {}
 
+/// Gives a file a name that no file has. Fails where one has it.
+pub fn rename_to_new(file: &Path, name: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::AlreadyExists;
+    // A second name for the same file replaces nothing, on any system, unlike a renaming.
+    match std::fs::hard_link(file, name) {
+        Ok(()) => std::fs::remove_file(file),
+        Err(error) if error.kind() == AlreadyExists => Err(error),
+        // Not every file system has such names.
+        Err(_) if name.exists() => Err(AlreadyExists.into()),
+        Err(_) => std::fs::rename(file, name),
+    }
+}
+
+/// Makes the names in a folder durable.
+#[cfg(unix)]
+pub fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Windows has no such thing.
+#[cfg(not(unix))]
+pub fn sync_folder(_folder: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
 /// Whether the file, which is there, may be read.
 #[cfg(unix)]
 pub fn may_read(file: &Path) -> bool {

@@ -7,6 +7,7 @@
 //! | `writer` | the write connection: group commit | `persist-writer` |
 //! | `deletion` | what is deleted in steps | `persist-writer` |
 //! | `reader` | read-only connections for lists | `persist-reader` |
+//! | `backup` | a copy of the database | `persist-reader` |
 //! | `read_ahead` | the page that a scan will ask for next | any, under its lock |
 //! | `checkpointer` | a connection that runs checkpoints | `persist-checkpoint` |
 //! | `connection` | how a file is opened: looked at first, then changed | the opener's |
@@ -21,6 +22,7 @@
 //! | `place` | which file systems are on a network | any |
 //! | `filesystem` | where a file lies, what is beside it | the opener's |
 
+mod backup;
 mod checkpointer;
 mod connection;
 mod deletion;
@@ -45,5 +47,5 @@ mod writer;
 mod tests;
 
 pub use connection::unknown_file_system;
-pub use options::{Durability, SqliteOptions};
+pub use options::{DEFAULT_FILE_MODE, Durability, SqliteOptions};
 pub use store::open;

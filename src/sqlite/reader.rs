@@ -15,6 +15,7 @@ use crate::store::{
     Completion, Completions, EventsQuery, OperationResult, Outcome, Query, Read, Ticket,
 };
 
+use super::backup;
 use super::connection::Location;
 use super::failure;
 use super::queue::{Job, Queue};
@@ -26,6 +27,8 @@ const MAX_READERS: usize = 2;
 
 /// A scan looks whether it should end after so many steps of SQLite's machine, about a millisecond.
 const STEPS_BETWEEN_LOOKS: i32 = 20_000;
+/// A step of a backup may copy a row of any size.
+const STEPS_BETWEEN_LOOKS_OF_BACKUP: i32 = 100;
 
 /// The connection that JavaScript's thread reads single rows on; `None` where that may wait.
 pub type InlineReads = Mutex<Option<Connection>>;
@@ -178,8 +181,15 @@ impl Readers {
     /// What may take as long as tables are large ends when the store closes.
     fn scan(&self, connection: &mut Connection, query: &Query) -> OperationResult {
         let queue = Arc::clone(&self.queue);
+        let (steps, backup) = match query {
+            Query::Backup { progress, .. } => {
+                (STEPS_BETWEEN_LOOKS_OF_BACKUP, Some(Arc::clone(progress)))
+            }
+            _ => (STEPS_BETWEEN_LOOKS, None),
+        };
+        let is_cancelled = move || backup.as_ref().is_some_and(|progress| progress.is_cancelled());
         let watched = connection
-            .progress_handler(STEPS_BETWEEN_LOOKS, Some(move || queue.is_closing()))
+            .progress_handler(steps, Some(move || queue.is_closing() || is_cancelled()))
             .map_err(failure::store_error);
         let result = watched.and_then(|()| answer(connection, &self.statements, query));
         connection.progress_handler(0, None::<fn() -> bool>).map_err(failure::store_error)?;
@@ -213,6 +223,9 @@ pub fn answer(connection: &Connection, statements: &Statements, query: &Query) -
         Query::SessionsWithoutRecord { after, limit } => {
             statements::sessions_without_record(connection, after.as_deref(), *limit)
                 .map(Outcome::Page)
+        }
+        Query::Backup { filename, mode, progress } => {
+            backup::back_up(connection, filename, *mode, progress).map(|()| Outcome::Stored)
         }
         Query::Stats { largest } => {
             statements::stored_amount(connection, *largest).map(Outcome::Stats)

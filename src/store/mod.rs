@@ -11,6 +11,7 @@
 //! | `trouble` | what no call has failed from, or not yet; pure |
 
 mod backlog;
+mod backup;
 mod metrics;
 mod operation;
 mod pace;
@@ -22,6 +23,7 @@ mod trouble;
 mod unsettled;
 
 pub use backlog::{Backlog, Batch, BatchRules, Patience, PendingWrite, Read};
+pub use backup::BackupProgress;
 pub use metrics::{Latencies, LatencyHistogram, Metrics, MetricsSnapshot};
 pub use operation::{
     EventsQuery, Operation, Outcome, Query, Replay, ReplayForm, ReplayQuery, SessionAmount,

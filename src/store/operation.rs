@@ -1,10 +1,13 @@
 //! The operations of a store: what is written, what is read, what each touches, and what comes of
 //! it.
 
+use std::sync::Arc;
+
 use crate::filter::{EventsFilter, Order, SessionsFilter};
 use crate::model::{JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord};
 use crate::replay::{ReplayOptions, Window};
 
+use super::backup::BackupProgress;
 use super::probe::Probe;
 
 /// One call of a driver.
@@ -58,6 +61,8 @@ pub enum Query {
     SessionsWithoutRecord { after: Option<String>, limit: u64 },
     /// How much is stored.
     Stats { largest: u64 },
+    /// To copy all of it into a file that isn't there yet. Of SQLite alone.
+    Backup { filename: String, mode: u32, progress: Arc<BackupProgress> },
 }
 
 /// Which page of the sessions.
@@ -281,7 +286,8 @@ impl Query {
             | Self::CountEvents { session_id: Some(session_id), .. } => Scope::Events(session_id),
             Self::CountEvents { session_id: None, .. }
             | Self::SessionsWithoutRecord { .. }
-            | Self::Stats { .. } => Scope::All,
+            | Self::Stats { .. }
+            | Self::Backup { .. } => Scope::All,
         }
     }
 
@@ -291,7 +297,8 @@ impl Query {
         match self {
             Self::CountSessions(_)
             | Self::CountEvents { .. }
-            | Self::SessionsWithoutRecord { .. } => true,
+            | Self::SessionsWithoutRecord { .. }
+            | Self::Backup { .. } => true,
             Self::Stats { largest } => *largest > 0,
             Self::Session { .. } | Self::Sessions(_) | Self::Events(_) | Self::Replay(_) => false,
         }

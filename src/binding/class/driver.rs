@@ -16,7 +16,7 @@ use crate::binding::promise::bridge::{self, Listener};
 use crate::binding::promise::environment::Environment;
 use crate::binding::promise::handle::Handle;
 use crate::replay::ReplayOptions;
-use crate::store::{Operation, Probe, SessionStore, Write};
+use crate::store::{BackupProgress, Operation, Probe, SessionStore, Write};
 
 use super::calls::Calls;
 use super::traced_call::TracedCall;
@@ -31,6 +31,27 @@ pub struct Driver {
     window: Option<ReplayOptions>,
     /// Whether its methods give a [`TracedCall`] to submit.
     is_traced: bool,
+}
+
+/// A backup under way.
+#[napi]
+pub struct BackupJob {
+    progress: Arc<BackupProgress>,
+}
+
+#[napi]
+impl BackupJob {
+    /// How large it is so far.
+    #[napi]
+    pub fn bytes(&self) -> f64 {
+        outcomes::number(self.progress.bytes())
+    }
+
+    /// Ends it.
+    #[napi]
+    pub fn cancel(&self) {
+        self.progress.cancel();
+    }
 }
 
 /// An open store, and what belongs to it.
@@ -250,6 +271,25 @@ impl Driver {
     pub fn stats<'env>(&self, env: &'env Env, options: Unknown<'_>) -> napi::Result<Unknown<'env>> {
         let arguments = operations::stats(options);
         self.submit(env, "stats", arguments)
+    }
+
+    /// What `backup` is told to begin.
+    #[napi]
+    pub fn new_backup(&self) -> BackupJob {
+        BackupJob { progress: Arc::default() }
+    }
+
+    /// Copies a SQLite database into a file.
+    #[napi]
+    pub fn backup<'env>(
+        &self,
+        env: &'env Env,
+        path: Unknown<'_>,
+        mode: Unknown<'_>,
+        job: &BackupJob,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::backup(path, mode, Arc::clone(&job.progress));
+        self.submit(env, "backup", arguments)
     }
 
     /// Whether rows could be stored.

@@ -1,5 +1,7 @@
 //! The operation that a method's arguments stand for. The one place where operations are made.
 
+use std::sync::Arc;
+
 use napi::bindgen_prelude::{JsObjectValue, Unknown};
 use napi::{Env, JsValue};
 
@@ -9,13 +11,15 @@ use crate::error::StoreError;
 use crate::filter::{EventsFilter, Order};
 use crate::model::{PageRequest, SessionEvent};
 use crate::replay::ReplayOptions;
-use crate::store::{EventsQuery, Operation, Query, ReplayForm, ReplayQuery, SessionsQuery, Write};
+use crate::store::{
+    BackupProgress, EventsQuery, Operation, Query, ReplayForm, ReplayQuery, SessionsQuery, Write,
+};
 
 use super::error::CallError;
 use super::options::Options;
 use super::realm::Realm;
 use super::requests::{Names, Request};
-use super::{records, replay_options, values};
+use super::{records, replay_options, sqlite_options, values};
 
 /// What the arguments say, or what is wrong with them.
 pub type Arguments = Result<Operation, CallError>;
@@ -98,6 +102,13 @@ pub fn count_events(filter: Unknown<'_>) -> Arguments {
     let request = Request::strictly_of(filter, Names::EventsFilter)?;
     let (session_id, filter) = (request.optional_session_id()?, request.events_filter()?);
     Ok(Operation::Read(Query::CountEvents { session_id, filter }))
+}
+
+/// `backup(path, fileMode)`.
+pub fn backup(path: Unknown<'_>, mode: Unknown<'_>, progress: Arc<BackupProgress>) -> Arguments {
+    let filename = values::identifier(path, "path")?;
+    let mode = sqlite_options::file_mode(&mode)?;
+    Ok(Operation::Read(Query::Backup { filename, mode, progress }))
 }
 
 /// `stats(options?)`.

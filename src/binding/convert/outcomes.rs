@@ -235,8 +235,9 @@ fn latencies<'env>(
     Ok(result)
 }
 
+/// As JavaScript has it.
 #[expect(clippy::cast_precision_loss, reason = "nobody has more than 2^53 of anything here")]
-fn number(count: u64) -> f64 {
+pub fn number(count: u64) -> f64 {
     count as f64
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use napi::ValueType;
 use napi::bindgen_prelude::Unknown;
 
-use crate::sqlite::{Durability, SqliteOptions};
+use crate::sqlite::{DEFAULT_FILE_MODE, Durability, SqliteOptions};
 
 use super::error::CallError;
 use super::options::Options;
@@ -55,16 +55,7 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
         };
     }
     if let Some(mode) = options.get("fileMode")? {
-        let given = match mode.get_type()? {
-            ValueType::Number => values::safe_integer(values::read_number(&mode)?),
-            _ => None,
-        };
-        let is_usable = |mode: &i64| {
-            (OWNERS_MODE..=ALL_MODES).contains(mode) && mode & OWNERS_MODE == OWNERS_MODE
-        };
-        let mode = given.filter(is_usable).and_then(|mode| u32::try_from(mode).ok());
-        let expected = "a file's mode from 0o600 to 0o777, such as 0o640";
-        result.file_mode = mode.ok_or_else(|| CallError::expected("options.fileMode", expected))?;
+        result.file_mode = file_mode(&mode)?;
     }
     if let Some(milliseconds) = options.whole_number("busyTimeoutMs", MAX_BUSY_TIMEOUT_MS)? {
         result.busy_timeout = Duration::from_millis(milliseconds);
@@ -73,4 +64,18 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
         result.max_queued_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     Ok(SqliteArguments { options: result, on_error: options.function("onError")? })
+}
+
+/// A file's mode; the default one for `undefined`.
+pub fn file_mode(value: &Unknown<'_>) -> Result<u32, CallError> {
+    let given = match value.get_type()? {
+        ValueType::Undefined => return Ok(DEFAULT_FILE_MODE),
+        ValueType::Number => values::safe_integer(values::read_number(value)?),
+        _ => None,
+    };
+    let is_usable =
+        |mode: &i64| (OWNERS_MODE..=ALL_MODES).contains(mode) && mode & OWNERS_MODE == OWNERS_MODE;
+    let mode = given.filter(is_usable).and_then(|mode| u32::try_from(mode).ok());
+    let expected = "a file's mode from 0o600 to 0o777, such as 0o640";
+    mode.ok_or_else(|| CallError::expected("options.fileMode", expected))
 }

@@ -28,7 +28,8 @@ pub fn session_id(operation: &Operation) -> Option<&str> {
             Query::Sessions(_)
             | Query::CountSessions(_)
             | Query::SessionsWithoutRecord { .. }
-            | Query::Stats { .. } => None,
+            | Query::Stats { .. }
+            | Query::Backup { .. } => None,
         },
     }
 }

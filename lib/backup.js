@@ -1,0 +1,52 @@
+/** A backup, with a look at it now and then. */
+"use strict";
+
+// Not the global ones: an application's tests may have put others in their place, which stand still.
+const { clearInterval, setInterval } = require("node:timers");
+const { invalidArgument } = require("./errors.js");
+
+/** Between two looks. */
+const LOOK_MS = 100;
+
+/** `path` and what goes with it; `handle` is the driver's, `submit` what to call to have it told of. */
+exports.backup = async (handle, submit, path, options = {}) => {
+  const { onProgress, signal, fileMode } = read(options);
+  if (signal?.aborted) throw signal.reason;
+  const { bytes } = await handle.stats();
+  const job = handle.newBackup();
+  const abort = () => job.cancel();
+  const look = () => {
+    const copied = job.bytes();
+    onProgress?.({ bytes: copied, totalBytes: Math.max(copied, bytes.database) });
+  };
+  const timer = setInterval(look, LOOK_MS);
+  signal?.addEventListener("abort", abort, { once: true });
+  if (signal?.aborted) abort();
+  try {
+    await submit.backup(path, fileMode, job);
+    const copied = job.bytes();
+    onProgress?.({ bytes: copied, totalBytes: copied });
+  } catch (error) {
+    if (signal?.aborted) throw signal.reason;
+    throw error;
+  } finally {
+    clearInterval(timer);
+    signal?.removeEventListener("abort", abort);
+  }
+};
+
+function read(options) {
+  if (typeof options !== "object" || options === null) {
+    throw invalidArgument("options must be an object");
+  }
+  const { onProgress, signal, fileMode, ...others } = options;
+  const [unknown] = Object.keys(others);
+  if (unknown !== undefined) throw invalidArgument(`options.${unknown} is not an option`);
+  if (onProgress !== undefined && typeof onProgress !== "function") {
+    throw invalidArgument("options.onProgress must be a function");
+  }
+  if (signal !== undefined && typeof signal?.addEventListener !== "function") {
+    throw invalidArgument("options.signal must be an AbortSignal");
+  }
+  return { onProgress, signal, fileMode };
+}
