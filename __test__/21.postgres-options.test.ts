@@ -357,6 +357,11 @@ describe("what isn't PostgreSQL", () => {
   }
 });
 
+test("a ca of another kind of numbers is no PEM", () => {
+  const ca = new Float64Array(2);
+  refuses({ poolConfig: { host: "h", ssl: { ca } } }, /ssl\.ca must be PEM/);
+});
+
 test("a host that nobody named is said to be one, as of a variable that isn't set", async () => {
   const env = { ...process.env };
   for (const name of Object.keys(env)) if (name.startsWith("PG")) delete env[name];

@@ -1,10 +1,12 @@
 /** Connections that can't be had, or are forgotten on the way, and calls that need one. */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { describe, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { PostgresPoolConfig } from "../index.js";
 import { event, rejection, session } from "./support/fixtures.ts";
 import { openPostgres, openWith } from "./support/postgres-around.ts";
 import { relayed, type Refusal } from "./support/relay.ts";
+import { until } from "./support/waiting.ts";
 
 function* forEver(refusal: Refusal) {
   for (;;) yield refusal;
@@ -43,6 +45,55 @@ describe("a refusal to open a further connection", () => {
   }
 });
 
+/** A driver with at least five connections, all of them idle. */
+async function withIdleConnections(t: TestContext, poolConfig: PostgresPoolConfig = {}) {
+  const { relay, options } = await relayed(t);
+  const driver = openPostgres(t, { ...options, poolConfig });
+  await driver.ready();
+  const filters = { sessionId: "s", method: "none" };
+  await until(async () => {
+    await Promise.all(Array.from({ length: 60 }, () => driver.listEvents(filters)));
+    return relay.size >= 5;
+  });
+  return { relay, driver };
+}
+
+test("a further connection that is silent keeps no call from one that is open", async (t) => {
+  const { relay, options } = await relayed(t);
+  const driver = openWith(t, { ...options, retryTimeoutMs: 5_000 });
+  await driver.updateSession(session("s"));
+  relay.isSilent = true;
+  const calls = Array.from({ length: 300 }, (_, at) => [
+    driver.insertEvent(`s${at % 16}`, event(`s${at % 16}`, at)),
+    driver.getSession("s"),
+    driver.listSessions(),
+  ]);
+  await Promise.all(calls.flat());
+  assert.ok(relay.accepted > 1, "none was tried");
+});
+
+test("a connection that broke takes no living one along, where there are no others", async (t) => {
+  const { relay, driver } = await withIdleConnections(t);
+  relay.refusals = forEver(PASSING[0]!);
+  const open = relay.size;
+  for (let broken = 1; broken < open; broken += 1) {
+    relay.cutFirst();
+    await driver.insertEvent("s", event("s", broken));
+  }
+  assert.equal(await driver.countEvents(), open - 1);
+});
+
+test("a connection that went silent holds up no call while others live", async (t) => {
+  const poolConfig = { keepAlive: true, keepAliveInitialDelayMillis: 50, idleTimeoutMillis: 0 };
+  const { relay, driver } = await withIdleConnections(t, poolConfig);
+  await sleep(100);
+  relay.refusals = forEver(PASSING[0]!);
+  relay.freezeOpen(relay.size - 1);
+  const began = Date.now();
+  await driver.insertEvent("s", event("s", 1));
+  assert.ok(Date.now() - began < 4_000, "each that is asked is waited for for 5 seconds");
+});
+
 describe("a refusal of the first connection", () => {
   for (const refusal of PASSING) {
     test(`that may pass is tried again: ${refusal.message}`, async (t) => {
@@ -77,15 +128,9 @@ describe("a refusal of the first connection", () => {
   }
 });
 
-test("of connections that were forgotten while they were idle, one is asked and the rest believed", async (t) => {
-  const { relay, options } = await relayed(t);
+test("of connections that were forgotten while they were idle, one call tries a new one", async (t) => {
   const poolConfig = { keepAlive: true, keepAliveInitialDelayMillis: 50, idleTimeoutMillis: 0 };
-  const driver = openPostgres(t, { ...options, poolConfig });
-  await driver.ready();
-  const filters = { sessionId: "s", method: "none" };
-  await Promise.all(Array.from({ length: 60 }, () => driver.listEvents(filters)));
-  const open = relay.size;
-  assert.ok(open >= 3, `${open} connections`);
+  const { relay, driver } = await withIdleConnections(t, poolConfig);
   await sleep(100);
   relay.freezeOpen();
   relay.accepted = 0;

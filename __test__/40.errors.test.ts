@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inspect } from "node:util";
+import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver } from "../index.js";
 import { allEvents, event, file, open, rejection, session } from "./support/fixtures.ts";
 
@@ -74,6 +75,43 @@ test("a payload whose toJSON stores another without an end", async (t) => {
   await driver.insertEvent("s", event("s", 1, { payload: { toJSON } })).catch(() => {});
   await driver.insertEvent("t", event("t", 1));
   assert.equal((await allEvents(driver, "t")).length, 1, "the driver goes on");
+});
+
+test("a warning that the application lets nobody make keeps no call from its end", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  const { emitWarning } = process;
+  process.emitWarning = () => {
+    throw new Error("no warnings");
+  };
+  t.after(() => (process.emitWarning = emitWarning));
+  const request = { onlyOfThisTest: 1 } as {};
+  assert.deepEqual(await driver.listSessions(request), { items: [] });
+});
+
+test("an error that the application lets nobody make keeps no promise from its end", async (t) => {
+  const filename = file(t);
+  new SQLiteSessionPersistDriver({ filename }).close();
+  const other = new Database(filename);
+  other.exec(`CREATE TRIGGER refuse BEFORE INSERT ON events WHEN new.event_index = 1
+    BEGIN SELECT raise(ABORT, 'no'); END`);
+  other.close();
+  const driver = open(t, { filename });
+  const thrown = new Error("no codes");
+  Object.defineProperty(Error.prototype, "code", {
+    configurable: true,
+    set() {
+      throw thrown;
+    },
+  });
+  const calls = [1, 2, 3].map((index) => driver.insertEvent("s", event("s", index)));
+  const outcomes = await Promise.allSettled(calls).finally(
+    () => delete (Error.prototype as { code?: unknown }).code,
+  );
+  assert.deepEqual(outcomes[0], { status: "rejected", reason: thrown });
+  assert.deepEqual(
+    outcomes.map(({ status }) => status),
+    ["rejected", "fulfilled", "fulfilled"],
+  );
 });
 
 test("fields of a session", async (t) => {

@@ -398,6 +398,16 @@ const inProcess = async (way: string, ...args: string[]) => {
   return messages[0];
 };
 
+test("a subscriber that freezes what it is given changes nothing for the call", async (t) => {
+  const channel = tracingChannel("sandbox-agent-persist:write");
+  const freeze = (context: unknown) => void Object.freeze(context);
+  channel.start.subscribe(freeze);
+  t.after(() => channel.start.unsubscribe(freeze));
+  const driver = open(t);
+  await driver.insertEvent("s", event("s", 1));
+  assert.equal((await rejection(driver.insertEvent(5 as never))).code, "ERR_PERSIST_INVALID_ARG");
+});
+
 test("a subscriber that throws doesn't break a call", async () => {
   assert.deepEqual(await inProcess("throwing subscriber"), {
     result: 1,

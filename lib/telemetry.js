@@ -127,8 +127,18 @@ class Channel {
 
 /** What a getter of an argument threw is not ours, and may hold anything. */
 function publishError(channel, context, reason) {
-  context.error = isOurs(reason) ? reason : invalidArgument("an argument could not be read");
+  add(context, {
+    error: isOurs(reason) ? reason : invalidArgument("an argument could not be read"),
+  });
   channel.publish(context);
+}
+
+/** Whatever a subscriber has made of the context: that is to change nothing for the call. */
+function add(context, fields) {
+  for (const [name, value] of Object.entries(fields)) {
+    const property = { value, enumerable: true, configurable: true, writable: true };
+    Reflect.defineProperty(context, name, property);
+  }
 }
 
 function isOurs(reason) {
@@ -168,7 +178,7 @@ class TracedHandle {
     const begin = () => ("submit" in call ? this.#wait(() => call.submit()) : call);
     return this.#channel.trace(context, begin, () => {
       const { rows, bytes } = call;
-      if (typeof rows === "number") Object.assign(context, { rows, bytes });
+      if (typeof rows === "number") add(context, { rows, bytes });
     });
   }
 }

@@ -27,7 +27,11 @@ const warn = (reason) => warnOnce("failed", () => `onError failed: ${textOf(reas
 function warnOnce(what, text) {
   if (warned.has(what)) return;
   warned.add(what);
-  process.emitWarning(text(), KIND);
+  try {
+    process.emitWarning(text(), KIND);
+  } catch {
+    // An application's own: nobody is to fail by it.
+  }
 }
 
 function textOf(reason) {

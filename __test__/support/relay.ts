@@ -111,6 +111,8 @@ export class Relay {
   delayMs = 0;
   /** How many clients have connected so far. */
   accepted = 0;
+  /** Whether new clients are let in and then told nothing. */
+  isSilent = false;
   /** How the next clients are refused, each in turn; the others are let in. */
   refusals: Iterator<Refusal> | undefined;
   /** Whose answer is to be swallowed next. */
@@ -137,6 +139,10 @@ export class Relay {
 
   #accept(client: Socket): void {
     this.accepted += 1;
+    if (this.isSilent) {
+      client.on("error", () => {});
+      return;
+    }
     const refusal = this.refusals?.next();
     if (refusal && !refusal.done) {
       client.on("error", () => {});
@@ -203,9 +209,14 @@ export class Relay {
     }
   }
 
-  /** As `blackHole`, for good, and only for connections that are open now. */
-  freezeOpen(): void {
-    for (const connection of this.#connections) connection.pause();
+  /** As `blackHole`, for good, and only for connections that are open now; or for so many of them. */
+  freezeOpen(count = Infinity): void {
+    for (const connection of [...this.#connections].slice(0, count)) connection.pause();
+  }
+
+  /** Resets the connection that was opened first. */
+  cutFirst(): void {
+    for (const connection of [...this.#connections].slice(0, 1)) connection.cut();
   }
 
   async stop(): Promise<void> {

@@ -18,8 +18,15 @@ const DROPPED_FIELDS: &str = "a session or an event had fields that this version
 
 const LATE_CALL: &str = "a driver was called after its close(): nothing was stored. Events may come in after a prompt has been answered; gracefulShutdown(sdk, driver) waits for them, and closes in the right order.";
 
-/// Emits a warning of the process.
-pub fn emit(env: &Env, message: &str) -> napi::Result<()> {
+/// Emits a warning of the process. An application's own `process.emitWarning` may throw: no call is to
+/// fail by that.
+pub fn emit(env: &Env, message: &str) {
+    if try_to_emit(env, message).is_err() {
+        let _ = calling::take_exception(env);
+    }
+}
+
+fn try_to_emit(env: &Env, message: &str) -> napi::Result<()> {
     let process: Object<'_> = env.get_global()?.get_named_property_unchecked("process")?;
     let emit: Unknown<'_> = process.get_named_property_unchecked("emitWarning")?;
     let told = [js_string(env, message)?.raw(), js_string(env, KIND)?.raw()];
@@ -27,33 +34,37 @@ pub fn emit(env: &Env, message: &str) -> napi::Result<()> {
 }
 
 /// Warns that fields were not stored, once in a process.
-pub fn of_dropped_fields(env: &Env) -> napi::Result<()> {
+pub fn of_dropped_fields(env: &Env) {
     static HAS_WARNED: AtomicBool = AtomicBool::new(false);
-    if HAS_WARNED.swap(true, Ordering::Relaxed) { Ok(()) } else { emit(env, DROPPED_FIELDS) }
+    if !HAS_WARNED.swap(true, Ordering::Relaxed) {
+        emit(env, DROPPED_FIELDS);
+    }
 }
 
 /// Warns of a call after `close()`, once in a process.
-pub fn of_late_call(env: &Env) -> napi::Result<()> {
+pub fn of_late_call(env: &Env) {
     static HAS_WARNED: AtomicBool = AtomicBool::new(false);
-    if HAS_WARNED.swap(true, Ordering::Relaxed) { Ok(()) } else { emit(env, LATE_CALL) }
+    if !HAS_WARNED.swap(true, Ordering::Relaxed) {
+        emit(env, LATE_CALL);
+    }
 }
 
 /// Warns of a file system that may be on a network for all we know, once in a process.
-pub fn of_unknown_file_system(env: &Env, number: u32) -> napi::Result<()> {
+pub fn of_unknown_file_system(env: &Env, number: u32) {
     static HAS_WARNED: AtomicBool = AtomicBool::new(false);
     if HAS_WARNED.swap(true, Ordering::Relaxed) {
-        return Ok(());
+        return;
     }
     let message = format!(
         "a database lies on a file system that isn't known here (0x{number:08x}): it is taken for a \
          local one. If it is on a network, SQLite's WAL corrupts the database there: choose another \
          folder."
     );
-    emit(env, &message)
+    emit(env, &message);
 }
 
 /// Warns of names in a request that mean nothing, once in a process for each.
-pub fn of_unknown_names(env: &Env, method: &str, names: &[String]) -> napi::Result<()> {
+pub fn of_unknown_names(env: &Env, method: &str, names: &[String]) {
     /// A process that makes names up isn't warned of all of them.
     const MAX_NAMES: usize = 100;
     static WARNED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
@@ -64,8 +75,7 @@ pub fn of_unknown_names(env: &Env, method: &str, names: &[String]) -> napi::Resu
         };
         if is_new {
             let shown: String = name.chars().take(MAX_NAMES).collect();
-            emit(env, &format!("{method} knows no \"{shown}\" in its request: it has no effect."))?;
+            emit(env, &format!("{method} knows no \"{shown}\" in its request: it has no effect."));
         }
     }
-    Ok(())
 }

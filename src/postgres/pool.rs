@@ -5,12 +5,14 @@
 //! over a newer one, or reads pile up that nobody waits for any more.
 
 use std::cell::{Cell, RefCell};
-use std::pin::pin;
+use std::collections::VecDeque;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::task::AbortHandle;
 
 use crate::error::StoreError;
 use crate::store::Metrics;
@@ -41,12 +43,17 @@ pub struct Pool {
     permits: Semaphore,
     /// The last is used first, so that those not needed grow old.
     idle: RefCell<Vec<Idle>>,
-    /// How many are in use.
+    /// Those that wait for a connection, the first to be served first.
+    waiting: RefCell<VecDeque<Waiter>>,
+    /// How many are in use, or asked whether they live.
     in_use: Cell<usize>,
-    /// One is no longer in use.
-    returned: Notify,
-    /// When a connection was last refused while others were in use, and why.
-    refusal: RefCell<Option<(Instant, StoreError)>>,
+    /// The tasks that open connections, for whoever waits by then; the oldest first.
+    opening: RefCell<VecDeque<AbortHandle>>,
+    /// The tasks that ask connections whether they live.
+    asking: RefCell<Vec<AbortHandle>>,
+    is_closed: Cell<bool>,
+    /// Why the last further connection was refused.
+    refusal: RefCell<Option<StoreError>>,
     is_reaping: Cell<bool>,
     /// Marks of connections that broke or were given up.
     lost: RefCell<Vec<String>>,
@@ -58,31 +65,52 @@ pub struct Pool {
 struct Idle {
     connection: Connection,
     since: Instant,
+    /// Whether another broke since it was used.
+    is_doubtful: bool,
 }
+
+/// Who waits for a connection.
+type Waiter = oneshot::Sender<Result<(Connection, UseOfOne), Failure>>;
 
 /// A connection in use. One that isn't given back is dropped, and the server told nothing: it may
 /// be in the middle of something.
 pub struct Lease<'pool> {
     pool: &'pool Rc<Pool>,
     connection: Option<Connection>,
-    _use: UseOfOne<'pool>,
+    _use: UseOfOne,
     _permit: SemaphorePermit<'pool>,
 }
 
-/// Counts a connection that is in use.
-struct UseOfOne<'pool>(&'pool Pool);
+/// Counts a connection that may yet be given back.
+struct UseOfOne(Rc<Pool>);
 
-impl<'pool> UseOfOne<'pool> {
-    fn begin(pool: &'pool Pool) -> Self {
+impl UseOfOne {
+    fn begin(pool: &Rc<Pool>) -> Self {
         pool.in_use.set(pool.in_use.get() + 1);
-        Self(pool)
+        Self(Rc::clone(pool))
     }
 }
 
-impl Drop for UseOfOne<'_> {
+impl Drop for UseOfOne {
     fn drop(&mut self) {
         self.0.in_use.set(self.0.in_use.get() - 1);
-        self.0.returned.notify_waiters();
+        // If it isn't there any more, whoever waits for it needs another.
+        self.0.open_for_who_waits();
+    }
+}
+
+/// Somebody waits for a connection.
+struct Wait<'pool> {
+    pool: &'pool Rc<Pool>,
+    is_over: bool,
+}
+
+impl Drop for Wait<'_> {
+    /// Given up: what was being opened for it may hang, and keep others from being opened.
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.pool.abandon_one_opening();
+        }
     }
 }
 
@@ -100,8 +128,11 @@ impl Pool {
             check_after: check_after.unwrap_or(CHECK_AFTER),
             permits,
             idle: RefCell::default(),
+            waiting: RefCell::default(),
             in_use: Cell::new(0),
-            returned: Notify::new(),
+            opening: RefCell::default(),
+            asking: RefCell::default(),
+            is_closed: Cell::new(false),
             refusal: RefCell::default(),
             is_reaping: Cell::new(false),
             lost: RefCell::default(),
@@ -110,101 +141,165 @@ impl Pool {
         })
     }
 
-    /// A connection: an idle one that lives, or a new one. If there can't be another one, one that
-    /// is in use is waited for.
+    /// A connection: an idle one, or whichever is there first, of those that are in use, asked
+    /// whether they live, or opened. It fails only where there is none of them.
     pub async fn lease(self: &Rc<Self>) -> Result<Lease<'_>, Failure> {
         let permit = self.permits.acquire().await.expect("never closed");
-        loop {
-            let returned = self.returned.notified();
-            if !self.must_wait_for_others() {
-                match self.idle_or_new().await {
-                    Ok((connection, use_of_it)) => {
-                        let connection = Some(connection);
-                        return Ok(Lease {
-                            pool: self,
-                            connection,
-                            _use: use_of_it,
-                            _permit: permit,
-                        });
-                    }
-                    // Others were given back meanwhile.
-                    Err(_) if !self.idle.borrow().is_empty() => continue,
-                    Err(failure) if self.in_use.get() == 0 => return Err(failure),
-                    Err(failure) => {
-                        self.refusal.replace(Some((Instant::now(), failure.error)));
-                    }
-                }
-            }
-            let _ = tokio::time::timeout(REFUSAL_PAUSE, returned).await;
+        let leased = |(connection, use_of_it)| Lease {
+            pool: self,
+            connection: Some(connection),
+            _use: use_of_it,
+            _permit: permit,
+        };
+        if let Some(connection) = self.take_fresh() {
+            return Ok(leased((connection, UseOfOne::begin(self))));
         }
-    }
-
-    async fn idle_or_new(&self) -> Result<(Connection, UseOfOne<'_>), Failure> {
-        let Some(idle) = self.take_idle() else {
-            let connection = self.connect().await?;
-            return Ok((connection, UseOfOne::begin(self)));
-        };
-        // Counts while it is asked, too: nobody is to think that there is none.
-        let use_of_it = UseOfOne::begin(self);
-        let connection = match self.is_doubtful(&idle) {
-            true => self.check(idle).await?,
-            false => idle.connection,
-        };
-        Ok((connection, use_of_it))
+        let (waiter, served) = oneshot::channel();
+        self.waiting.borrow_mut().push_back(waiter);
+        let mut wait = Wait { pool: self, is_over: false };
+        if self.ask_the_doubtful() == 0 {
+            self.open_for_who_waits();
+        }
+        let served = served.await;
+        wait.is_over = true;
+        served.unwrap_or_else(|_| Err(Failure::lost("the pool ended".to_owned()))).map(leased)
     }
 
     /// Why there are no more connections, if the last further one was refused.
     pub fn refusal(&self) -> Option<StoreError> {
-        self.refusal.borrow().as_ref().map(|(_, error)| error.clone())
+        self.refusal.borrow().clone()
     }
 
-    fn take_idle(&self) -> Option<Idle> {
-        loop {
-            let idle = self.idle.borrow_mut().pop()?;
-            if !self.is_worn_out(&idle.connection) {
-                return Some(idle);
-            }
+    /// An idle connection that nothing is known against, unless others wait already.
+    fn take_fresh(&self) -> Option<Connection> {
+        if !self.waiting.borrow().is_empty() {
+            return None;
         }
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| !self.is_worn_out(&idle.connection));
+        let is_fresh = |idle: &Idle| !idle.is_doubtful && idle.since.elapsed() < self.check_after;
+        let at = idle.iter().rposition(is_fresh)?;
+        Some(idle.remove(at).connection)
     }
 
-    fn is_doubtful(&self, idle: &Idle) -> bool {
-        idle.since.elapsed() >= self.check_after
+    /// Asks all idle connections at once whether they live: a NAT or a balancer that has forgotten
+    /// one has mostly forgotten them all. Those that answer serve who waits. How many there are.
+    fn ask_the_doubtful(self: &Rc<Self>) -> usize {
+        let doubtful = std::mem::take(&mut *self.idle.borrow_mut());
+        let count = doubtful.len();
+        for Idle { mut connection, .. } in doubtful {
+            let use_of_it = UseOfOne::begin(self);
+            let asking = tokio::task::spawn_local(async move {
+                if connection.is_alive(CHECK_TIMEOUT).await {
+                    use_of_it.0.give_to_who_waits(connection);
+                }
+            });
+            self.asking.borrow_mut().push(asking.abort_handle());
+        }
+        if count > 0 {
+            let pool = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(CHECK_HEAD_START).await;
+                pool.make_room_for_who_waits();
+            });
+        }
+        count
     }
 
-    /// Whether all connections are in use, and a further one was refused just now.
-    fn must_wait_for_others(&self) -> bool {
-        let refused = self.refusal.borrow();
-        let is_recent = refused.as_ref().is_some_and(|(at, _)| at.elapsed() < REFUSAL_PAUSE);
-        is_recent && self.idle.borrow().is_empty() && self.in_use.get() > 0
-    }
-
-    /// The connection if it lives, else a new one. A NAT or a balancer that has forgotten it, has
-    /// forgotten all that were idle for as long: they aren't asked any more.
-    async fn check(&self, idle: Idle) -> Result<Connection, Failure> {
-        let Idle { mut connection, since } = idle;
-        let is_alive = {
-            let mut answer = pin!(connection.is_alive(CHECK_TIMEOUT));
-            match tokio::time::timeout(CHECK_HEAD_START, &mut answer).await {
-                Ok(is_alive) => is_alive,
-                Err(_) => tokio::select! {
-                    is_alive = &mut answer => is_alive,
-                    Ok(fresh) = self.connect() => {
-                        self.forget_idle_since(since);
-                        return Ok(fresh);
-                    }
-                },
-            }
+    /// If somebody waits for an answer still, one of those that are asked makes room for a new one.
+    fn make_room_for_who_waits(self: &Rc<Self>) {
+        let unanswered = {
+            let mut asking = self.asking.borrow_mut();
+            asking.retain(|task| !task.is_finished());
+            if self.waiting.borrow().iter().all(Waiter::is_closed) { None } else { asking.pop() }
         };
-        if is_alive {
-            return Ok(connection);
+        if let Some(unanswered) = unanswered {
+            unanswered.abort();
         }
-        self.forget_idle_since(since);
-        self.connect().await
     }
 
-    /// Those that weren't used after then.
-    fn forget_idle_since(&self, then: Instant) {
-        self.idle.borrow_mut().retain(|idle| idle.since > then);
+    /// Opens connections for those that wait, as many as there may be.
+    fn open_for_who_waits(self: &Rc<Self>) {
+        if self.is_closed.get() {
+            return;
+        }
+        self.waiting.borrow_mut().retain(|waiter| !waiter.is_closed());
+        let max = usize::try_from(self.limits.max).unwrap_or(usize::MAX);
+        let opening = self.opening.borrow().len();
+        let there_are = self.in_use.get() + self.idle.borrow().len() + opening;
+        let wanted = self.waiting.borrow().len().saturating_sub(opening);
+        for _ in 0..wanted.min(max.saturating_sub(there_are)) {
+            let pool = Rc::clone(self);
+            let opening = tokio::task::spawn_local(async move { pool.open().await });
+            self.opening.borrow_mut().push_back(opening.abort_handle());
+        }
+    }
+
+    /// A task's work.
+    async fn open(self: &Rc<Self>) {
+        let opened = self.open_while_others_serve().await;
+        let this = tokio::task::id();
+        self.opening.borrow_mut().retain(|task| task.id() != this);
+        match opened {
+            Some(Ok(connection)) => self.give_to_who_waits(connection),
+            Some(Err(failure)) => self.fail_who_waits(&failure),
+            None => {}
+        }
+    }
+
+    /// The longest under way, if there are more than those that wait.
+    fn abandon_one_opening(self: &Rc<Self>) {
+        self.waiting.borrow_mut().retain(|waiter| !waiter.is_closed());
+        if self.opening.borrow().len() > self.waiting.borrow().len()
+            && let Some(oldest) = self.opening.borrow_mut().pop_front()
+        {
+            oldest.abort();
+        }
+    }
+
+    /// Tries until it succeeds, or until there is nobody who waits, or nothing else to wait for.
+    async fn open_while_others_serve(&self) -> Option<Result<Connection, Failure>> {
+        loop {
+            let failure = match self.connect().await {
+                Ok(connection) => return Some(Ok(connection)),
+                Err(failure) => failure,
+            };
+            if self.in_use.get() == 0 && self.idle.borrow().is_empty() {
+                return Some(Err(failure));
+            }
+            self.refusal.replace(Some(failure.error));
+            tokio::time::sleep(REFUSAL_PAUSE).await;
+            if self.waiting.borrow().iter().all(Waiter::is_closed) {
+                return None;
+            }
+        }
+    }
+
+    /// Serves the first that waits; if nobody does, the connection is idle.
+    fn give_to_who_waits(self: &Rc<Self>, mut connection: Connection) {
+        loop {
+            let Some(waiter) = self.waiting.borrow_mut().pop_front() else { break };
+            // In use already: nobody is to think that there is none.
+            match waiter.send(Ok((connection, UseOfOne::begin(self)))) {
+                Ok(()) => return,
+                Err(Ok((unwanted, _))) => connection = unwanted,
+                Err(Err(_)) => unreachable!("what was sent is what comes back"),
+            }
+        }
+        let idle = Idle { connection, since: Instant::now(), is_doubtful: false };
+        self.idle.borrow_mut().push(idle);
+        if !self.is_reaping.replace(true) {
+            let pool = Rc::clone(self);
+            tokio::task::spawn_local(async move { pool.reap().await });
+        }
+    }
+
+    /// There is no connection, and none to be had.
+    fn fail_who_waits(&self, failure: &Failure) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for waiter in waiting {
+            let _ = waiter.send(Err(failure.clone()));
+        }
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
@@ -224,6 +319,7 @@ impl Pool {
 
     /// Closes what is idle.
     pub async fn close(&self) {
+        self.is_closed.set(true);
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         for Idle { connection, .. } in idle {
             connection.close().await;
@@ -237,11 +333,7 @@ impl Pool {
 
     fn give_back(self: &Rc<Self>, mut connection: Connection) {
         connection.uses += 1;
-        self.idle.borrow_mut().push(Idle { connection, since: Instant::now() });
-        if !self.is_reaping.replace(true) {
-            let pool = Rc::clone(self);
-            tokio::task::spawn_local(async move { pool.reap().await });
-        }
+        self.give_to_who_waits(connection);
     }
 
     /// Closes connections as they grow too old, until none is left that may.
@@ -320,9 +412,11 @@ impl Lease<'_> {
         if is_lost {
             self.pool.note_lost(connection.mark.clone());
         }
-        if is_lost || is_elsewhere {
-            // What broke one, as a restart does, has mostly broken them all.
+        if is_elsewhere {
             self.pool.idle.borrow_mut().clear();
+        } else if is_lost {
+            // What broke one, as a restart does, has mostly broken them all.
+            self.pool.idle.borrow_mut().iter_mut().for_each(|idle| idle.is_doubtful = true);
         }
         if !is_lost && !is_elsewhere && !self.pool.is_worn_out(&connection) {
             self.pool.give_back(connection);

@@ -139,7 +139,7 @@ fn open_sqlite(
 ) -> Result<Opened, OpeningError> {
     let SqliteArguments { options, on_error } = sqlite_options::read(options)?;
     if let Some(number) = sqlite::unknown_file_system(&options) {
-        warning::of_unknown_file_system(env, number)?;
+        warning::of_unknown_file_system(env, number);
     }
     let listener = environment.bridge.listener();
     let store = sqlite::open(&options, Arc::clone(&listener) as Arc<dyn Completions>);
@@ -155,7 +155,7 @@ fn open_postgres(
     let arguments = postgres_options::read(env, options)?;
     let PostgresArguments { options, password_function, on_error } = arguments;
     for message in &options.settings.warnings {
-        warning::emit(env, message)?;
+        warning::emit(env, message);
     }
     let passwords =
         password_function.map(|function| JsPasswords::new(env, function)).transpose()?;

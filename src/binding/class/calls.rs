@@ -31,9 +31,8 @@ impl Calls {
         operation: Operation,
         amount: Option<Rc<Cell<Option<Amount>>>>,
     ) -> napi::Result<Unknown<'env>> {
-        // Before there is a promise: a `process.emitWarning` of the application's own may throw.
         if self.handle.is_closed() {
-            warning::of_late_call(env)?;
+            warning::of_late_call(env);
         }
         let bridge = &self.environment.bridge;
         let call = bridge.begin(env, &self.handle, Some((name, &operation)), amount)?;

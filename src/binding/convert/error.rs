@@ -63,6 +63,18 @@ impl CallError {
         }
     }
 
+    /// As [`Self::into_js`]; where the application lets no such object be made, what it threw instead.
+    pub fn into_js_or_thrown<'env>(
+        self,
+        env: &'env Env,
+        realm: &Realm,
+        database: Option<&Database>,
+    ) -> Unknown<'env> {
+        self.into_js(env, realm, database).unwrap_or_else(|error| {
+            take_exception(env).unwrap_or_else(|| napi::JsError::from(error).into_unknown(*env))
+        })
+    }
+
     /// An error that napi throws as the JavaScript error object.
     pub fn into_thrown(self, env: &Env, realm: &Realm) -> napi::Error {
         self.into_thrown_of(env, realm, None)

@@ -43,7 +43,7 @@ pub fn get_session(id: Unknown<'_>) -> Arguments {
 /// `listSessions(request?)`.
 pub fn list_sessions(env: &Env, request: Unknown<'_>) -> Arguments {
     let request = Request::of(request, Names::Sessions)?;
-    warning::of_unknown_names(env, "listSessions", &request.unknown)?;
+    warning::of_unknown_names(env, "listSessions", &request.unknown);
     Ok(Operation::Read(Query::Sessions(sessions_query(&request)?)))
 }
 
@@ -196,7 +196,7 @@ pub fn list_replayed_events(env: &Env, request: Unknown<'_>, options: &ReplayOpt
 
 fn events_query_of_list(env: &Env, request: Unknown<'_>) -> Result<EventsQuery, CallError> {
     let request = Request::of(request, Names::Events)?;
-    warning::of_unknown_names(env, "listEvents", &request.unknown)?;
+    warning::of_unknown_names(env, "listEvents", &request.unknown);
     events_query(&request)
 }
 

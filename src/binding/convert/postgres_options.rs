@@ -321,7 +321,7 @@ fn pem(value: &Unknown<'_>, name: &str) -> Result<String, CallError> {
     let text = match value.get_type()? {
         ValueType::String => Some(values::read_text(value)?),
         ValueType::Object if value.is_typedarray()? => {
-            String::from_utf8(values::read_bytes(value)?).ok()
+            values::read_bytes(value).ok().and_then(|bytes| String::from_utf8(bytes).ok())
         }
         _ => None,
     };

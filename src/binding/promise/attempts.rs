@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, Unknown};
+use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, ToNapiValue, Unknown};
 use napi::{Env, JsValue};
 
+use crate::binding::convert::calling;
 use crate::binding::convert::error::CallError;
+use crate::binding::convert::outcomes;
 use crate::binding::convert::realm::Realm;
 use crate::error::StoreError;
 use crate::postgres::Attempts;
@@ -95,30 +97,28 @@ impl JsAttempts {
         noted.into_iter().map(|noted| self.tell_of(env, noted)).fold(Ok(()), napi::Result::and)
     }
 
-    #[expect(unsafe_code, reason = "a call ties its arguments to 'static")]
     fn tell_of(&self, env: &Env, noted: Noted) -> napi::Result<()> {
         match noted {
             Noted::Begun { attempt, address } => {
                 let (host, port) = address.unzip();
-                let begun = self.listeners.begun.borrow_back(env)?;
-                begun.call(FnArgs::from((number(attempt), host, port)))?;
+                let told = [
+                    outcomes::number(attempt).into_unknown(env)?.raw(),
+                    host.into_unknown(env)?.raw(),
+                    port.into_unknown(env)?.raw(),
+                ];
+                calling::call(env, self.listeners.begun.borrow_back(env)?.raw(), None, &told)?;
             }
             Noted::Ended { attempt, error } => {
                 let error = error
                     .map(|error| CallError::from(error).into_js(env, &self.realm, None))
                     .transpose()?;
-                // SAFETY: the error is live for the length of the call, which is all it needs.
-                let error = error
-                    .map(|error| unsafe { Unknown::from_raw_unchecked(env.raw(), error.raw()) });
-                let ended = self.listeners.ended.borrow_back(env)?;
-                ended.call(FnArgs::from((number(attempt), error)))?;
+                let told = [
+                    outcomes::number(attempt).into_unknown(env)?.raw(),
+                    error.into_unknown(env)?.raw(),
+                ];
+                calling::call(env, self.listeners.ended.borrow_back(env)?.raw(), None, &told)?;
             }
         }
         Ok(())
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "nobody makes 2^53 of them")]
-fn number(attempt: u64) -> f64 {
-    attempt as f64
 }

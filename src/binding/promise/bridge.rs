@@ -230,7 +230,7 @@ impl Bridge {
             outcome = outcome.and(self.keep_process_alive(env, false));
         }
         if self.inbox.has_dropped_fields.swap(false, Ordering::Relaxed) {
-            outcome = outcome.and(warning::of_dropped_fields(env));
+            warning::of_dropped_fields(env);
         }
         outcome
     }
@@ -290,7 +290,7 @@ impl Bridge {
                 conclude(env, sys::napi_resolve_deferred, deferred, answer.value)
             }
             Err(error) => {
-                let error = error.into_js(env, realm, Some(&handle.database))?;
+                let error = error.into_js_or_thrown(env, realm, Some(&handle.database));
                 let told = begun.map_or(Ok(()), |mut begun| {
                     handle.tell(env, &error, begun.operation, begun.take_session_id())
                 });

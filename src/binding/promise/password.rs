@@ -67,7 +67,7 @@ fn answer(env: &Env, function: &PasswordFunction, reply: oneshot::Sender<Answer>
     let called = function.and_then(|function| calling::call(env, function.raw(), None, &[]));
     match called {
         Ok(value) => match as_promise(env, &value) {
-            Some(promise) => answer_later(promise, reply),
+            Some(promise) => answer_later(env, promise, reply),
             None => drop(reply.send(text(&value))),
         },
         Err(error) => {
@@ -78,9 +78,13 @@ fn answer(env: &Env, function: &PasswordFunction, reply: oneshot::Sender<Answer>
     }
 }
 
-fn answer_later(promise: PromiseRaw<'_, Unknown<'static>>, reply: oneshot::Sender<Answer>) {
+fn answer_later(
+    env: &Env,
+    promise: PromiseRaw<'_, Unknown<'static>>,
+    reply: oneshot::Sender<Answer>,
+) {
     let reply = Rc::new(Cell::new(Some(reply)));
-    let rejected = Rc::clone(&reply);
+    let (rejected, unheard) = (Rc::clone(&reply), Rc::clone(&reply));
     let send = |reply: &Cell<Option<oneshot::Sender<Answer>>>, answer| {
         if let Some(reply) = reply.take() {
             let _ = reply.send(answer);
@@ -90,13 +94,17 @@ fn answer_later(promise: PromiseRaw<'_, Unknown<'static>>, reply: oneshot::Sende
         send(&reply, text(&context.value));
         Ok(())
     });
-    if let Ok(followed) = followed {
-        // Without a promise left to reject there is nobody to tell.
-        let _ = followed.catch(move |context: CallbackContext<Unknown<'static>>| {
+    let followed = followed.and_then(|followed| {
+        followed.catch(move |context: CallbackContext<Unknown<'static>>| {
             let name = name_of(&context.env, &context.value);
             send(&rejected, Err(format!("the password function rejected{name}")));
             Ok(())
-        });
+        })
+    });
+    if followed.is_err() {
+        // Its `then` isn't a promise's: what that threw is nobody's.
+        let _ = calling::take_exception(env);
+        send(&unheard, Err("the password function's promise can't be awaited".to_owned()));
     }
 }
 
