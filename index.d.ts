@@ -656,7 +656,10 @@ export interface PostgresPoolConfig {
    * text.
    */
   ssl?: boolean | object | undefined;
-  /** The most connections that the driver has at a time. Default: 10. */
+  /**
+   * The most connections that the driver has at a time. Default: 10. This and other numbers may also be
+   * texts, as of environment variables.
+   */
   max?: number | undefined;
   /** How many connections are kept however long they are idle. Default: 0. */
   min?: number | undefined;

@@ -242,17 +242,17 @@ describe("options", () => {
       password: [5, {}],
       database: [5, "a\0b"],
       ssl: ["yes", 5],
-      max: [0, -1, 1.5, "5", Number.NaN],
-      min: [-1, 1.5, "5"],
-      idleTimeoutMillis: [-1, "5", 2 ** 31],
-      connectionTimeoutMillis: [-1, "5"],
+      max: [0, -1, 1.5, "x", Number.NaN],
+      min: [-1, 1.5, "x"],
+      idleTimeoutMillis: [-1, "x", 2 ** 31],
+      connectionTimeoutMillis: [-1, "x"],
       maxLifetimeSeconds: [-1, 0.5],
       maxUses: [-1, 0.5, -Infinity],
       allowExitOnIdle: [1, "yes"],
       application_name: [5, "a\0b"],
-      statement_timeout: [-1, true, "5"],
+      statement_timeout: [-1, true, "x"],
       query_timeout: [-1, true],
-      lock_timeout: [-1, "5"],
+      lock_timeout: [-1, "x"],
       keepAlive: [1],
       client_encoding: [5, "latin1"],
       options: [5, "a\0b"],
@@ -283,6 +283,63 @@ describe("options", () => {
           new RegExp(`^options\\.${name} must be a whole number from ${least}`),
         );
       }
+    }
+  });
+
+  test("numbers may be texts, as of environment variables", async (t) => {
+    const numbers = {
+      max: "3",
+      min: "1",
+      idleTimeoutMillis: "1000",
+      connectionTimeoutMillis: " 5000 ",
+      maxLifetimeSeconds: "60",
+      maxUses: "100",
+      statement_timeout: "5000",
+      query_timeout: "5000",
+      lock_timeout: "1000",
+      keepAliveInitialDelayMillis: "1000",
+    };
+    const poolConfig = { ...databaseParts(), ...numbers } as unknown as PostgresPoolConfig;
+    await openPostgres(t, { connectionString: undefined, poolConfig }).ready();
+  });
+
+  test("what has no effect here is taken, and said once", async (t) => {
+    const poolConfig = {
+      ...databaseParts(),
+      pipeline: true,
+      enableChannelBinding: true,
+      sslnegotiation: "postgres",
+      max: 2,
+    } as PostgresPoolConfig;
+    const open = () => openPostgres(t, { connectionString: undefined, poolConfig }).ready();
+    const message =
+      "options that have no effect: options.poolConfig.pipeline, options.poolConfig.enableChannelBinding, options.poolConfig.sslnegotiation";
+    assert.deepEqual(await warningsOf(open), [message]);
+    assert.deepEqual(await warningsOf(open), []);
+    const pool = new pg.Pool({ ...databaseParts(), pipeline: true } as pg.PoolConfig);
+    const inPool = () => openPostgres(t, { connectionString: undefined, pool }).ready();
+    assert.deepEqual(await warningsOf(inPool), [
+      "options that have no effect: options.pool.options.pipeline",
+    ]);
+  });
+
+  test("what ssl objects of other libraries have is taken, where it changes nothing", async (t) => {
+    const ssl = { require: true, sslmode: "require", minVersion: "TLSv1.2", maxVersion: "TLSv1.3" };
+    const connect = async () => void openWith(t, { poolConfig: { ...databaseParts(), ssl } });
+    assert.deepEqual(await warningsOf(connect), [
+      "options that have no effect: options.poolConfig.ssl.require, options.poolConfig.ssl.sslmode",
+    ]);
+    for (const [name, value, may] of [
+      ["minVersion", "TLSv1.3", "TLSv1, TLSv1.1, TLSv1.2"],
+      ["maxVersion", "TLSv1.2", "TLSv1.3"],
+    ] as const) {
+      refuses(
+        { poolConfig: { ...databaseParts(), ssl: { [name]: value } } },
+        `options.poolConfig.ssl.${name} can't be honoured: connections take TLS 1.2 and 1.3, so it may be ${may}`,
+      );
+    }
+    for (const name of ["ciphers", "checkServerIdentity", "pfx", "secureContext", "crl"]) {
+      refuses({ poolConfig: { ...databaseParts(), ssl: { [name]: "x" } } }, new RegExp(name));
     }
   });
 

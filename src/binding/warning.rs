@@ -33,6 +33,19 @@ fn try_to_emit(env: &Env, message: &str) -> napi::Result<()> {
     calling::call(env, emit.raw(), Some(process.raw()), &told).map(drop)
 }
 
+/// Emits a warning, unless the process has had the same before. What nobody counts is emitted again.
+pub fn once(env: &Env, message: &str) {
+    const MAX_MESSAGES: usize = 100;
+    static WARNED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    let is_new = {
+        let mut warned = WARNED.lock();
+        warned.len() >= MAX_MESSAGES || warned.insert(message.to_owned())
+    };
+    if is_new {
+        emit(env, message);
+    }
+}
+
 /// Warns that fields were not stored, once in a process.
 pub fn of_dropped_fields(env: &Env) {
     static HAS_WARNED: AtomicBool = AtomicBool::new(false);

@@ -155,7 +155,7 @@ fn open_postgres(
     let arguments = postgres_options::read(env, options)?;
     let PostgresArguments { options, password_function, on_error } = arguments;
     for message in &options.settings.warnings {
-        warning::emit(env, message);
+        warning::once(env, message);
     }
     let passwords =
         password_function.map(|function| JsPasswords::new(env, function)).transpose()?;

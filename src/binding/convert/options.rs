@@ -102,6 +102,19 @@ impl<'env> Options<'env> {
         }
     }
 
+    /// A whole number from 0 to `max`, also as text, as out of the environment.
+    pub fn numeric(&self, name: &str, max: u64) -> Result<Option<u64>, CallError> {
+        let Some(value) = self.present(name)? else { return Ok(None) };
+        if value.get_type()? != ValueType::String {
+            return self.whole_number(name, max);
+        }
+        let text = values::read_text(&value)?;
+        let number = text.trim().parse().ok().filter(|number| *number <= max);
+        number.map(Some).ok_or_else(|| {
+            CallError::expected(&self.full_name(name), &format!("a whole number from 0 to {max}"))
+        })
+    }
+
     /// A whole number from 1, or `Infinity`.
     pub fn count(&self, name: &str) -> Result<Option<usize>, CallError> {
         let Some(value) = self.present(name)? else { return Ok(None) };

@@ -61,11 +61,22 @@ const POOL_OPTIONS: [&str; 24] = [
 /// Every pool carries these; they mean nothing to connections that aren't node-postgres' own.
 const UNUSED_POOL_OPTIONS: [&str; 4] = ["log", "Promise", "Client", "types"];
 
+/// What node-postgres has an effect for, and these connections none: the user is told.
+const POOL_OPTIONS_WITHOUT_EFFECT: [&str; 3] =
+    ["pipeline", "enableChannelBinding", "sslnegotiation"];
+
 /// What node-postgres would do and we can't.
 const IMPOSSIBLE_POOL_OPTIONS: [&str; 6] =
     ["stream", "onConnect", "verify", "checkServerIdentity", "replication", "binary"];
 
 const SSL_OPTIONS: [&str; 5] = ["rejectUnauthorized", "ca", "cert", "key", "servername"];
+
+/// What other libraries have there, or Node's TLS without any effect on what is trusted.
+const SSL_OPTIONS_WITHOUT_EFFECT: [&str; 6] =
+    ["require", "sslmode", "requestCert", "enableTrace", "timeout", "ALPNProtocols"];
+
+/// Versions of TLS, the oldest first. Connections here take the last two.
+const TLS_VERSIONS: [&str; 4] = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 
 /// A function that is asked for the password of each connection.
 pub type PasswordFunction = FunctionRef<(), Unknown<'static>>;
@@ -157,7 +168,9 @@ fn given(options: &Options<'_>) -> Result<(Given, Option<PasswordFunction>), Cal
     let connection_string = options.text("connectionString")?;
     let (mut given, password_function) = match options.present("poolConfig")? {
         Some(config) => {
-            let silent = [&UNUSED_POOL_OPTIONS[..], &IMPOSSIBLE_POOL_OPTIONS].concat();
+            let silent =
+                [&UNUSED_POOL_OPTIONS[..], &POOL_OPTIONS_WITHOUT_EFFECT, &IMPOSSIBLE_POOL_OPTIONS]
+                    .concat();
             let config = Options::of(config, "options.poolConfig")?.only(&POOL_OPTIONS, &silent)?;
             pool_options(&config)?
         }
@@ -171,11 +184,12 @@ fn given(options: &Options<'_>) -> Result<(Given, Option<PasswordFunction>), Cal
 
 fn pool_options(config: &Options<'_>) -> Result<(Given, Option<PasswordFunction>), CallError> {
     refuse_impossible(config)?;
+    let mut without_effect = names_of_given(config, &POOL_OPTIONS_WITHOUT_EFFECT)?;
     let count = |name| -> Result<Option<u32>, CallError> {
-        let number = config.whole_number(name, u64::from(u32::MAX))?;
+        let number = config.numeric(name, u64::from(u32::MAX))?;
         Ok(number.map(|number| u32::try_from(number).expect("checked")))
     };
-    let milliseconds = |name| config.whole_number(name, MAX_TIMEOUT_MS);
+    let milliseconds = |name| config.numeric(name, MAX_TIMEOUT_MS);
     let (password, password_function) = password(config)?;
     let given = Given {
         connection_string: config.text("connectionString")?.map(Into::into),
@@ -184,12 +198,12 @@ fn pool_options(config: &Options<'_>) -> Result<(Given, Option<PasswordFunction>
         user: config.text("user")?,
         password,
         database: config.text("database")?,
-        ssl: ssl(config)?,
+        ssl: ssl(config, &mut without_effect)?,
         max: count("max")?,
         min: count("min")?,
         idle_timeout_ms: milliseconds("idleTimeoutMillis")?,
         connection_timeout_ms: milliseconds("connectionTimeoutMillis")?,
-        max_lifetime_s: config.whole_number("maxLifetimeSeconds", MAX_TIMEOUT_MS)?,
+        max_lifetime_s: config.numeric("maxLifetimeSeconds", MAX_TIMEOUT_MS)?,
         max_uses: max_uses(config)?,
         application_name: config.text("application_name")?,
         fallback_application_name: config.text("fallback_application_name")?,
@@ -204,6 +218,7 @@ fn pool_options(config: &Options<'_>) -> Result<(Given, Option<PasswordFunction>
         keep_alive_initial_delay_ms: milliseconds("keepAliveInitialDelayMillis")?,
         client_encoding: config.text("client_encoding")?,
         options: config.text("options")?,
+        without_effect,
     };
     // A driver that is idle never keeps its process alive: read only to be checked.
     config.boolean("allowExitOnIdle")?;
@@ -222,6 +237,18 @@ fn refuse_impossible(config: &Options<'_>) -> Result<(), CallError> {
         }
     }
     Ok(())
+}
+
+/// Those of the names that are given, and not as `false`.
+fn names_of_given(config: &Options<'_>, names: &[&str]) -> Result<Vec<String>, CallError> {
+    let mut given = Vec::new();
+    for name in names {
+        let Some(value) = config.present(name)? else { continue };
+        if value.get_type()? != ValueType::Boolean || values::read_boolean(&value)? {
+            given.push(config.full_name(name));
+        }
+    }
+    Ok(given)
 }
 
 fn port(config: &Options<'_>) -> Result<Option<u16>, CallError> {
@@ -244,7 +271,7 @@ fn max_uses(config: &Options<'_>) -> Result<Option<u64>, CallError> {
         {
             Ok(None)
         }
-        _ => config.whole_number("maxUses", u64::MAX),
+        _ => config.numeric("maxUses", u64::MAX),
     }
 }
 
@@ -256,7 +283,7 @@ fn timeout_or_false(config: &Options<'_>, name: &str) -> Result<Option<u64>, Cal
         {
             Ok(None)
         }
-        _ => config.whole_number(name, MAX_TIMEOUT_MS),
+        _ => config.numeric(name, MAX_TIMEOUT_MS),
     }
 }
 
@@ -274,7 +301,7 @@ fn password(
     }
 }
 
-fn ssl(config: &Options<'_>) -> Result<Option<Ssl>, CallError> {
+fn ssl(config: &Options<'_>, without_effect: &mut Vec<String>) -> Result<Option<Ssl>, CallError> {
     let Some(value) = config.present("ssl")? else { return Ok(None) };
     let name = config.full_name("ssl");
     match value.get_type()? {
@@ -289,7 +316,12 @@ fn ssl(config: &Options<'_>) -> Result<Option<Ssl>, CallError> {
             servername: None,
         })),
         ValueType::Object => {
-            let ssl = Options::of(value, &name)?.only(&SSL_OPTIONS, &[])?;
+            let silent = [&SSL_OPTIONS_WITHOUT_EFFECT[..], &["minVersion", "maxVersion"]].concat();
+            let ssl = Options::of(value, &name)?.only(&SSL_OPTIONS, &silent)?;
+            without_effect.extend(names_of_given(&ssl, &SSL_OPTIONS_WITHOUT_EFFECT)?);
+            // Connections take 1.2 and 1.3: what allows these is honoured.
+            check_tls_version(&ssl, "minVersion", &TLS_VERSIONS[..3])?;
+            check_tls_version(&ssl, "maxVersion", &TLS_VERSIONS[3..])?;
             let ca = ssl.present("ca")?;
             Ok(Some(Ssl::With {
                 reject_unauthorized: ssl.boolean("rejectUnauthorized")?.unwrap_or(true),
@@ -300,6 +332,19 @@ fn ssl(config: &Options<'_>) -> Result<Option<Ssl>, CallError> {
             }))
         }
         _ => Err(CallError::expected(&name, "true, false or an object")),
+    }
+}
+
+fn check_tls_version(ssl: &Options<'_>, name: &str, honoured: &[&str]) -> Result<(), CallError> {
+    match ssl.text(name)? {
+        Some(version) if !honoured.contains(&version.as_str()) => {
+            Err(CallError::InvalidArgument(format!(
+                "{} can't be honoured: connections take TLS 1.2 and 1.3, so it may be {}",
+                ssl.full_name(name),
+                honoured.join(", ")
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Given {
     pub client_encoding: Option<String>,
     /// `options`, the server's command line.
     pub options: Option<String>,
+    /// Full names of what is given and has no effect here.
+    pub without_effect: Vec<String>,
 }
 
 /// How a password is come by. `Debug` doesn't show it.

@@ -110,6 +110,10 @@ pub fn resolve(
     let sources = Sources { fields, environment };
     let mut warnings: Vec<String> = sources.fields.warning().into_iter().collect();
     warnings.extend(warning_of_hidden_options(&given, &sources));
+    if !given.without_effect.is_empty() {
+        let names = given.without_effect.join(", ");
+        warnings.push(format!("options that have no effect: {names}"));
+    }
     check_encoding(&sources, given.client_encoding.clone())?;
     let pool = pool_limits(&given, &sources)?;
     let timeouts = timeouts(&given, &sources)?;
