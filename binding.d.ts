@@ -35,7 +35,7 @@ export declare class Binding {
   /** The SDK's text of these events; `null` for none. */
   buildReplayText(events: unknown, maxChars: unknown): unknown
   /** The SQL that makes the tables in a schema. */
-  postgresSchemaSql(schema: unknown): string
+  postgresSchemaSql(schema: unknown, options: unknown): string
 }
 
 /** An open database, or a view of one. */

@@ -783,9 +783,20 @@ export declare function buildReplayText(
  * Running it again changes nothing.
  *
  * @param schema Default: `"public"`.
- * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: not a name that the driver takes.
+ * @throws {TypeError} `ERR_PERSIST_INVALID_ARG`: not a name that the driver takes, or a wrong option.
  */
-export declare function postgresSchemaSql(schema?: string): string;
+export declare function postgresSchemaSql(
+  schema?: string,
+  options?: {
+    /**
+     * Whether row-level security is turned on, so that nobody has the rows but the tables' owner, roles
+     * that bypass it, and `role`, whatever else is granted. Default: `false`.
+     */
+    rowLevelSecurity?: boolean | undefined;
+    /** The role that the application logs in as, if it doesn't own the tables: gets what it needs. */
+    role?: string | undefined;
+  },
+): string;
 
 /**
  * The end of a server, in the right order: waits until the driver is idle, has the SDK take leave,

@@ -1,11 +1,12 @@
 /** Which tables a driver makes, uses, misses and leaves alone. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, test, type TestContext } from "node:test";
 import { postgresSchemaSql } from "../index.js";
-import { allEvents, event, session } from "./support/fixtures.ts";
+import { allEvents, event, rejection, session } from "./support/fixtures.ts";
 import { runToEnd } from "./support/fork.ts";
-import { databaseUrl, freshRole, freshSchema, sql } from "./support/postgres.ts";
-import { openPostgres } from "./support/postgres-around.ts";
+import { client, databaseUrl, freshRole, freshSchema, sql } from "./support/postgres.ts";
+import { openPostgres, openWith } from "./support/postgres-around.ts";
 import {
   columnsOf,
   EVENTS_0_3,
@@ -274,4 +275,67 @@ test("thirty drivers of one process start on a new schema at once", async (t) =>
   const opened = Array.from({ length: 30 }, () => openPostgres(t, { schema, poolConfig }));
   await Promise.all(opened.map((driver, index) => driver.insertEvent("s", event("s", index))));
   assert.equal((await allEvents(opened[0]!, "s")).length, 30);
+});
+
+describe("postgresSchemaSql() with row-level security", () => {
+  test("leaves the rows to the owner and the application's role, whatever a stranger is granted", async (t) => {
+    const schema = freshSchema(t);
+    const [owner, app, stranger] = [await freshRole(t), await freshRole(t), await freshRole(t)];
+    await sql(`CREATE SCHEMA ${schema} AUTHORIZATION ${owner.name}`);
+    const asOwner = await client(t, owner.url);
+    const printed = postgresSchemaSql(schema, { rowLevelSecurity: true, role: app.name });
+    for (let times = 0; times < 2; times += 1) await asOwner.query(printed);
+    // As Supabase does for the tables of "public".
+    await asOwner.query(`GRANT USAGE ON SCHEMA ${schema} TO ${stranger.name};
+      GRANT ALL ON ALL TABLES IN SCHEMA ${schema} TO ${stranger.name}`);
+    for (const { url } of [owner, app]) {
+      const driver = openWith(t, { connectionString: url, schema });
+      await driver.ready();
+      await driver.updateSession(session(url));
+      await driver.insertEvent(url, event(url, 1));
+      assert.equal((await driver.getSession(url))!.id, url);
+    }
+    const driver = openWith(t, { connectionString: stranger.url, schema });
+    assert.deepEqual(await driver.listSessions(), { items: [] });
+    assert.equal(await driver.countEvents(), 0);
+    assert.equal((await rejection(driver.ready())).sqlState, "42501");
+    assert.equal((await rejection(driver.insertEvent("s", event("s", 1)))).sqlState, "42501");
+  });
+
+  test("refuses a role without it, and what isn't an option", () => {
+    const refused = { name: "TypeError", code: "ERR_PERSIST_INVALID_ARG" };
+    for (const options of [{ role: "app" }, { rls: true }, { rowLevelSecurity: 1 }, 5]) {
+      assert.throws(() => postgresSchemaSql("s", options as never), refused);
+    }
+  });
+});
+
+describe("SQL on the documents of new tables", () => {
+  const rows = async (t: TestContext) => {
+    const schema = freshSchema(t);
+    const driver = openPostgres(t, { schema });
+    for (const [index, method] of ["a", "b", "a"].entries()) {
+      await driver.insertEvent("s", event("s", index, { payload: { method, params: { n: 1 } } }));
+    }
+    return (text: string) => sql(text.replaceAll("events", `${schema}.events`));
+  };
+
+  test("works as docs/postgres.md shows it", async (t) => {
+    const query = await rows(t);
+    const page = readFileSync(new URL("../docs/postgres.md", import.meta.url), "utf8");
+    const examples = [...page.matchAll(/\| `([^`]*FROM events[^`]*)` \|/g)].map(
+      ([, text]) => text!,
+    );
+    assert.ok(examples.length >= 5, `${examples.length}`);
+    for (const example of examples) {
+      assert.ok((await query(example.replaceAll("\\|", "|"))).length > 0, example);
+    }
+  });
+
+  test("documents are compared as jsonb", async (t) => {
+    const query = await rows(t);
+    const same =
+      'SELECT count(*)::int AS n FROM events WHERE payload_json::jsonb = \'{"method":"b","params":{"n":1}}\'';
+    assert.deepEqual(await query(same), [{ n: 1 }]);
+  });
 });

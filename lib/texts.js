@@ -7,6 +7,6 @@ exports.buildReplayText = function buildReplayText(events, maxChars) {
   return addon.buildReplayText(events, maxChars);
 };
 
-exports.postgresSchemaSql = function postgresSchemaSql(schema) {
-  return addon.postgresSchemaSql(schema);
+exports.postgresSchemaSql = function postgresSchemaSql(schema, options) {
+  return addon.postgresSchemaSql(schema, options);
 };

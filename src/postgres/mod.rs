@@ -55,7 +55,7 @@ mod writer;
 
 pub use connection::{Attempts, PasswordSource};
 pub use options::{DEFAULT_RETRY_TIMEOUT_MS, DEFAULT_SCHEMA, MAX_SCHEMA_BYTES, PostgresOptions};
-pub use schema::schema_sql;
+pub use schema::{row_level_security_sql, schema_sql};
 pub use settings::{Given, Password, Ssl, resolve};
 pub use store::open;
 

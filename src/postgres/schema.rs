@@ -324,6 +324,31 @@ pub fn schema_sql(name: &str) -> String {
     sql
 }
 
+/// The SQL that lets nobody have the rows of a schema's tables but their owner, and a role if one is
+/// named, whatever others are granted.
+pub fn row_level_security_sql(name: &str, role: Option<&str>) -> String {
+    const POLICY: &str = "sandbox_agent_persist";
+    let schema = Schema::new(name.to_owned(), true);
+    let mut sql = String::new();
+    for table in ["sessions", "events"] {
+        let table = schema.table(table);
+        sql.push_str(&format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;\n"));
+        if let Some(role) = role {
+            let role = quote::identifier(role);
+            sql.push_str(&format!(
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};\n\
+                 DROP POLICY IF EXISTS {POLICY} ON {table};\n\
+                 CREATE POLICY {POLICY} ON {table} TO {role} USING (true) WITH CHECK (true);\n"
+            ));
+        }
+    }
+    if let Some(role) = role {
+        let (schema, role) = (quote::identifier(name), quote::identifier(role));
+        sql.push_str(&format!("GRANT USAGE ON SCHEMA {schema} TO {role};\n"));
+    }
+    sql
+}
+
 /// Whether there is all that a driver of SDK 0.4 makes. Our own columns aren't worth a lock.
 fn is_current(layout: &Layout) -> bool {
     layout.has_documented_columns() && layout.has_indexes

@@ -92,10 +92,14 @@ impl Binding {
 
     /// The SQL that makes the tables in a schema.
     #[napi]
-    pub fn postgres_schema_sql(&self, env: &Env, schema: Unknown<'_>) -> napi::Result<String> {
-        let schema = postgres_options::schema_name(schema);
-        let schema = schema.map_err(|error| error.into_thrown(env, &self.realm))?;
-        Ok(postgres::schema_sql(&schema))
+    pub fn postgres_schema_sql(
+        &self,
+        env: &Env,
+        schema: Unknown<'_>,
+        options: Unknown<'_>,
+    ) -> napi::Result<String> {
+        let sql = postgres_options::schema_sql(schema, options);
+        sql.map_err(|error| error.into_thrown(env, &self.realm))
     }
 }
 

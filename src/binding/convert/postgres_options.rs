@@ -127,8 +127,26 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().or_else(of_system)
 }
 
-/// Reads the argument of `postgresSchemaSql`.
-pub fn schema_name(schema: Unknown<'_>) -> Result<String, CallError> {
+/// What `postgresSchemaSql(schema, options)` returns.
+pub fn schema_sql(schema: Unknown<'_>, options: Unknown<'_>) -> Result<String, CallError> {
+    let schema = schema_name(schema)?;
+    let mut sql = postgres::schema_sql(&schema);
+    if !values::is_nullish(&options)? {
+        let options = Options::of(options, "options")?.only(&["rowLevelSecurity", "role"], &[])?;
+        let role = options.text("role")?;
+        let is_wanted = options.boolean("rowLevelSecurity")?.unwrap_or(false);
+        if role.is_some() && !is_wanted {
+            let expected = "true where options.role is given";
+            return Err(CallError::expected("options.rowLevelSecurity", expected));
+        }
+        if is_wanted {
+            sql.push_str(&postgres::row_level_security_sql(&schema, role.as_deref()));
+        }
+    }
+    Ok(sql)
+}
+
+fn schema_name(schema: Unknown<'_>) -> Result<String, CallError> {
     if values::is_nullish(&schema)? {
         return Ok(postgres::DEFAULT_SCHEMA.to_owned());
     }
