@@ -323,7 +323,7 @@ describe("SQL on the documents of new tables", () => {
   test("works as docs/postgres.md shows it", async (t) => {
     const query = await rows(t);
     const page = readFileSync(new URL("../docs/postgres.md", import.meta.url), "utf8");
-    const examples = [...page.matchAll(/\| `([^`]*FROM events[^`]*)` \|/g)].map(
+    const examples = [...page.matchAll(/\| `([^`]*FROM events[^`]*)` +\|/g)].map(
       ([, text]) => text!,
     );
     assert.ok(examples.length >= 5, `${examples.length}`);
