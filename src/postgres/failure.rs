@@ -44,12 +44,10 @@ impl From<sqlx::Error> for Failure {
             sqlx::Error::Database(error) => of_server(error.downcast_ref::<PgDatabaseError>()),
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 // A handshake that failed; the text is the TLS library's and holds no secret.
-                Self::refused(format!("the TLS connection failed: {error}"), None)
+                Self::refused(tls_failure(&error.to_string()), None)
             }
             sqlx::Error::Io(error) => Self::lost(error.to_string()),
-            sqlx::Error::Tls(error) => {
-                Self::refused(format!("the TLS connection failed: {error}"), None)
-            }
+            sqlx::Error::Tls(error) => Self::refused(tls_failure(&error.to_string()), None),
             sqlx::Error::Configuration(_) => {
                 Self::refused("the client certificate or its key cannot be read".to_owned(), None)
             }
@@ -137,6 +135,30 @@ impl Failure {
     /// Whether a table or a column isn't there that was there before.
     pub fn is_of_the_schema(&self) -> bool {
         self.error.database_code().map(DatabaseCode::as_str).is_some_and(is_of_the_schema)
+    }
+}
+
+/// What the TLS library says, and what helps where it says it in its own terms.
+fn tls_failure(text: &str) -> String {
+    const HINTS: [(&str, &str); 6] = [
+        (
+            "CaUsedAsEndEntity",
+            "the server's certificate is marked as an authority's, CA:TRUE; have it made with \
+             CA:FALSE, or signed by an authority that is given as ssl.ca",
+        ),
+        ("UnknownIssuer", "its authority isn't trusted; give it as ssl.ca"),
+        (
+            "UnsupportedCertVersion",
+            "the server's certificate is of X.509 version 1; make a new one",
+        ),
+        ("Expired", "the server's certificate has expired"),
+        ("server does not support TLS", "leave ssl out, or say sslmode=disable"),
+        ("InvalidContentType", "what answers there does not speak TLS as PostgreSQL does"),
+    ];
+    let hint = HINTS.iter().find(|(words, _)| text.contains(words));
+    match hint {
+        Some((_, hint)) => format!("the TLS connection failed: {text}: {hint}"),
+        None => format!("the TLS connection failed: {text}"),
     }
 }
 
@@ -377,6 +399,15 @@ mod tests {
         ] {
             assert_eq!(is_final(state, message), expected, "{state} {message}");
         }
+    }
+
+    #[test]
+    fn a_refused_certificate_comes_with_what_helps() {
+        let failure = tls_failure("invalid peer certificate: UnknownIssuer");
+        let expected = "the TLS connection failed: invalid peer certificate: UnknownIssuer: its \
+            authority isn't trusted; give it as ssl.ca";
+        assert_eq!(failure, expected);
+        assert_eq!(tls_failure("odd"), "the TLS connection failed: odd");
     }
 
     #[test]
