@@ -1,7 +1,8 @@
 //! Opening one connection: hosts in turn, a password for each attempt, and a look at which kind of
 //! server answered.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use crate::error::{DatabaseCode, StoreError};
 
+use super::addresses;
 use super::failure::{Failure, Remedy};
 use super::message::Message;
 use super::options::PostgresOptions;
@@ -76,6 +78,8 @@ pub struct Connector {
     attempts: Option<Arc<dyn Attempts>>,
     /// Where the last connection was made, and so the next is tried first.
     first_host: Cell<usize>,
+    /// By host, the address of its name that worked last.
+    last_good: RefCell<HashMap<usize, String>>,
     /// How many connections have got their marks.
     marked: Cell<u64>,
     /// Tells our marks from those of other drivers and processes.
@@ -178,6 +182,7 @@ impl Connector {
             password_source,
             attempts,
             first_host: Cell::new(0),
+            last_good: RefCell::default(),
             marked: Cell::new(0),
             origin,
         }
@@ -255,8 +260,7 @@ impl Connector {
 
     async fn open(&self, host: usize, target: TargetSession) -> Result<Connection, Failure> {
         let password = self.password().await?;
-        let options = self.connect_options(host, password.as_deref());
-        let inner = options.connect().await.map_err(Failure::of_handshake)?;
+        let inner = self.connect_by_any_address(host, password.as_deref()).await?;
         let mut connection = Connection {
             inner,
             mark: self.next_mark(),
@@ -266,6 +270,30 @@ impl Connector {
         };
         let inspected = self.inspect(connection.with_timeout(CONNECT_TIMEOUT), target).await;
         connection.charset = inspected.map_err(Failure::of_no_row)?;
+        Ok(connection)
+    }
+
+    /// Where TLS is to look at the host's name, sqlx must have that, and goes through its addresses
+    /// itself.
+    async fn connect_by_any_address(
+        &self,
+        host: usize,
+        password: Option<&str>,
+    ) -> Result<PgConnection, Failure> {
+        let Settings { hosts, tls, .. } = &self.settings;
+        let mut addresses = match &hosts[host].address {
+            Address::Tcp { host, port } if *tls == Tls::Off => addresses::of(host, *port).await,
+            address => vec![address.parts().0.to_owned()],
+        };
+        let last_good = self.last_good.borrow().get(&host).cloned();
+        addresses.sort_by_key(|address| Some(address) != last_good.as_ref());
+        let connect = async |address: String| {
+            let options = self.connect_options(host, &address, password);
+            let connection = options.connect().await.map_err(Failure::of_handshake)?;
+            Ok((address, connection))
+        };
+        let (address, connection) = addresses::first_to_connect(addresses, connect).await?;
+        self.last_good.borrow_mut().insert(host, address);
         Ok(connection)
     }
 
@@ -312,13 +340,14 @@ impl Connector {
         }
     }
 
-    fn connect_options(&self, host: usize, password: Option<&str>) -> PgConnectOptions {
+    /// For the host at this address, or under this name.
+    fn connect_options(&self, host: usize, at: &str, password: Option<&str>) -> PgConnectOptions {
         let Settings { user, database, application_name, options, .. } = &self.settings;
         let address = &self.settings.hosts[host].address;
-        let (host, port) = address.parts();
+        let (_, port) = address.parts();
         // sqlx takes `options` as they are only in a URL, and finds `.pgpass` only through one.
         let mut url = url::form_urlencoded::Serializer::new("postgres:///?".to_owned());
-        url.append_pair("host", host).append_pair("port", &port.to_string());
+        url.append_pair("host", at).append_pair("port", &port.to_string());
         url.append_pair("user", user).append_pair("dbname", database);
         // sqlx has put PGOPTIONS in front already; of a setting the last one counts.
         if let Some(options) = options {

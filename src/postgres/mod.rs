@@ -14,6 +14,7 @@
 //! | `probe` | whether sessions could be stored | `persist-postgres` |
 //! | `reader` | reads | `persist-postgres` |
 //! | `pool` | connections, and what broken ones may still do | `persist-postgres` |
+//! | `addresses` | the addresses of a name, tried beside each other | `persist-postgres` |
 //! | `connection` | how one is opened, and messages sent on it | `persist-postgres` |
 //! | `retry` | what to do after an attempt has failed | any |
 //! | `schema` | table layouts and their upgrade | `persist-postgres` |
@@ -27,6 +28,7 @@
 //! | `failure` | sqlx's errors as ours, and what helps | any |
 //! | `settings` | how to connect, out of what the user gave | JavaScript's |
 
+mod addresses;
 mod backend;
 mod connection;
 mod deletion;
