@@ -100,7 +100,12 @@ test("ending a server process of one driver leaves another driver's alone", asyn
   relay.cutClients();
   const newer = write("newer");
   await untilEnded(pid);
-  assert.deepEqual(await processesOf(application_name), before);
+  // There may be one more: it was being opened for a call that another has served.
+  const after = await processesOf(application_name);
+  assert.deepEqual(
+    before.filter((process) => !after.includes(process)),
+    [],
+  );
   await locker.query("ROLLBACK");
   await Promise.all([older, newer, stuck]);
 });
