@@ -1,14 +1,14 @@
 /** A backup, with a look at it now and then. */
 "use strict";
 
-// Not the global ones: an application's tests may have put others in their place, which stand still.
+// Not the global ones: an application's tests may have put others there, which stand still.
 const { clearInterval, setInterval } = require("node:timers");
 const { invalidArgument } = require("./errors.js");
 
 /** Between two looks. */
 const LOOK_MS = 100;
 
-/** `path` and what goes with it; `handle` is the driver's, `submit` what to call to have it told of. */
+/** `handle` is the driver's, `submit` what to call in its place to have the call told of. */
 exports.backup = async (handle, submit, path, options = {}) => {
   const { onProgress, signal, fileMode } = read(options);
   if (signal?.aborted) throw signal.reason;

@@ -7,7 +7,7 @@ const NESTED =
 const warned = new Set();
 let isTelling = false;
 
-/** What it throws, or rejects with, is a warning of the process, once: nobody else is to fail by it. */
+/** What it throws, or rejects with, is a warning of the process, once: nobody is to fail by it. */
 exports.tell = (onError, error, operation, sessionId) => {
   if (isTelling) return warnOnce("nested", () => NESTED);
   const context = sessionId === null ? { operation } : { operation, sessionId };

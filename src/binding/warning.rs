@@ -18,8 +18,8 @@ const DROPPED_FIELDS: &str = "a session or an event had fields that this version
 
 const LATE_CALL: &str = "a driver was called after its close(): nothing was stored. Events may come in after a prompt has been answered; gracefulShutdown(sdk, driver) waits for them, and closes in the right order.";
 
-/// Emits a warning of the process. An application's own `process.emitWarning` may throw: no call is to
-/// fail by that.
+/// Emits a warning of the process. An application's own `process.emitWarning` may throw: no call is
+/// to fail by that.
 pub fn emit(env: &Env, message: &str) {
     if try_to_emit(env, message).is_err() {
         let _ = calling::take_exception(env);

@@ -1,7 +1,7 @@
 //! Calls into JavaScript, whose exceptions become errors as they are.
 //!
 //! napi's own call turns an exception into a text and follows its `cause`: that is code of the
-//! user's, which may throw in turn, and it never ends where a cause leads back or the stack is full.
+//! user's, which may throw in turn, and never ends where a cause leads back or the stack is full.
 
 use napi::bindgen_prelude::Unknown;
 use napi::{Env, sys};

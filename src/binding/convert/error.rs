@@ -63,7 +63,7 @@ impl CallError {
         }
     }
 
-    /// As [`Self::into_js`]; where the application lets no such object be made, what it threw instead.
+    /// As [`Self::into_js`]; where the application lets no such object be made, what it threw.
     pub fn into_js_or_thrown<'env>(
         self,
         env: &'env Env,
