@@ -146,7 +146,10 @@ test("what isn't an option of a backup is refused", async (t) => {
   for (const [options, message] of [
     [{ signal: 5 }, "options.signal must be an AbortSignal"],
     [{ onProgress: 5 }, "options.onProgress must be a function"],
-    [{ overwrite: true }, "options.overwrite is not an option"],
+    [
+      { overwrite: true },
+      "options.overwrite is not an option; the options are onProgress, signal, fileMode",
+    ],
     [{ fileMode: 5 }, "options.fileMode must be a file's mode from 0o600 to 0o777, such as 0o640"],
     [null, "options must be an object"],
   ] as const) {

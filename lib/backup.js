@@ -4,6 +4,7 @@
 // Not the global ones: an application's tests may have put others there, which stand still.
 const { clearInterval, setInterval } = require("node:timers");
 const { invalidArgument } = require("./errors.js");
+const { requireOptions, requireSignal } = require("./options.js");
 
 /** Between two looks. */
 const LOOK_MS = 100;
@@ -36,17 +37,11 @@ exports.backup = async (handle, submit, path, options = {}) => {
 };
 
 function read(options) {
-  if (typeof options !== "object" || options === null) {
-    throw invalidArgument("options must be an object");
-  }
-  const { onProgress, signal, fileMode, ...others } = options;
-  const [unknown] = Object.keys(others);
-  if (unknown !== undefined) throw invalidArgument(`options.${unknown} is not an option`);
+  requireOptions(options, ["onProgress", "signal", "fileMode"]);
+  const { onProgress, signal, fileMode } = options;
   if (onProgress !== undefined && typeof onProgress !== "function") {
     throw invalidArgument("options.onProgress must be a function");
   }
-  if (signal !== undefined && typeof signal?.addEventListener !== "function") {
-    throw invalidArgument("options.signal must be an AbortSignal");
-  }
+  requireSignal("options.signal", signal);
   return { onProgress, signal, fileMode };
 }

@@ -8,7 +8,7 @@
 // Not the global ones: an application's tests may have put others in their place, which stand still.
 const { performance } = require("node:perf_hooks");
 const { clearTimeout, setImmediate, setTimeout } = require("node:timers");
-const { invalidArgument } = require("./errors.js");
+const { requireMs, requireOptions } = require("./options.js");
 
 /** Between two looks at what is outstanding. */
 const LOOK_MS = 1;
@@ -19,8 +19,6 @@ const THIS_TURN = { quietMs: 10 };
 /** `idle()`. */
 const QUIET_MS = (exports.QUIET_MS = 300);
 const TIMEOUT_MS = 5_000;
-/** The most that a timer counts to. */
-const MAX_MS = 2_147_483_647;
 
 /** By handle: the lists that wait for a session, by its id, as what makes each go on at once. */
 const waits = new WeakMap();
@@ -130,27 +128,3 @@ exports.idle = async (handle, options = {}) => {
     await pause(Math.min(left, quiet === null ? LOOK_MS : Math.max(LOOK_MS, quietMs - quiet)));
   }
 };
-
-/** Throws for what isn't an object with no other names than these. */
-function requireOptions(options, names) {
-  if (typeof options !== "object" || options === null) {
-    throw invalidArgument("options must be an object");
-  }
-  const unknown = Object.keys(options).find((name) => !names.includes(name));
-  if (unknown !== undefined) {
-    throw invalidArgument(
-      `options.${unknown} is not an option; the options are ${names.join(", ")}`,
-    );
-  }
-}
-exports.requireOptions = requireOptions;
-
-/** Throws for what is no time that a timer counts to. */
-function requireMs(times) {
-  for (const [name, value] of Object.entries(times)) {
-    if (!(Number.isInteger(value) && value >= 0 && value <= MAX_MS)) {
-      throw invalidArgument(`options.${name} must be a whole number from 0 to ${MAX_MS}`);
-    }
-  }
-}
-exports.requireMs = requireMs;

@@ -5,7 +5,8 @@ const { constants } = require("node:os");
 const { performance } = require("node:perf_hooks");
 const { clearTimeout, setTimeout } = require("node:timers");
 const { invalidArgument } = require("./errors.js");
-const { QUIET_MS, requireMs, requireOptions } = require("./rest.js");
+const { requireMs, requireOptions } = require("./options.js");
+const { QUIET_MS } = require("./rest.js");
 
 const TIMEOUT_MS = 10_000;
 const SIGNALS = ["SIGTERM", "SIGINT"];

@@ -5,6 +5,7 @@
 "use strict";
 
 const { invalidArgument } = require("./errors.js");
+const { requireSignal } = require("./options.js");
 
 /** Sessions that satisfy the request. `handle` gives what to call for the next page. */
 exports.streamSessions = (handle, request) =>
@@ -46,10 +47,7 @@ function read(request = {}) {
   if (cursor !== undefined || limit !== undefined) {
     throw invalidArgument("request.cursor and request.limit are of lists: a stream has no pages");
   }
-  const { signal } = wanted;
-  if (signal !== undefined && typeof signal?.addEventListener !== "function") {
-    throw invalidArgument("request.signal must be an AbortSignal");
-  }
+  requireSignal("request.signal", wanted.signal);
   return wanted;
 }
 

@@ -5,6 +5,9 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+/// The SQLSTATE of what a role may not do.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// A database's own name for what went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseCode {
@@ -237,7 +240,7 @@ impl StoreError {
 
     /// Whether the role lacks a privilege.
     pub fn is_missing_privilege(&self) -> bool {
-        self.database_code().is_some_and(|code| code.as_str() == "42501")
+        self.database_code().is_some_and(|code| code.as_str() == INSUFFICIENT_PRIVILEGE)
     }
 
     /// The stable name that applications test for.

@@ -41,6 +41,7 @@ test("the main package holds the loader, the classes, the types and the docs, in
     "lib/errors.js",
     "lib/handle.js",
     "lib/load.js",
+    "lib/options.js",
     "lib/realm.js",
     "lib/rest.js",
     "lib/shutdown.js",

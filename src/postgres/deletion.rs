@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::cursor::Position;
-use crate::error::{DatabaseCode, StoreError};
+use crate::error::{DatabaseCode, INSUFFICIENT_PRIVILEGE, StoreError};
 use crate::store::Pace;
 
 use super::backend::{Backend, Calls, GivenUp};
 use super::connection::Timed;
-use super::failure::{Failure, INSUFFICIENT_PRIVILEGE};
+use super::failure::Failure;
 use super::retry::Decision;
 use super::statements::{Deleted, Statements};
 use super::steps::Step;

@@ -6,9 +6,6 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::error::{DatabaseCode, StoreError};
 
-/// The SQLSTATE of what a role may not do.
-pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
-
 /// What helps against a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
@@ -183,8 +180,7 @@ fn is_final(state: &str, message: &str) -> bool {
     /// Authentication, a missing database, a missing privilege, names and values at the start.
     const STATES: [&str; 6] = ["28", "3D", "42", "0A", "22", "F0"];
     /// In the words of PostgreSQL, PgBouncer, Supavisor, Neon's proxy, PgDog and pgcat, in lower case.
-    const WORDINGS: [&str; 15] = [
-        "password authentication failed",
+    const WORDINGS: [&str; 14] = [
         "authentication failed",
         "auth failed",
         "wrong password",

@@ -6,7 +6,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::error::StoreError;
+use crate::error::{INSUFFICIENT_PRIVILEGE, StoreError};
 use crate::store::Probe;
 
 use super::backend::{Backend, Calls, GivenUp};
 use super::connection::Timed;
-use super::failure::{Failure, INSUFFICIENT_PRIVILEGE};
+use super::failure::Failure;
 use super::retry::Decision;
 use super::statements::Statements;
 use super::steps::Step;

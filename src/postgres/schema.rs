@@ -9,7 +9,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::columns::{ColumnSpec, EVENT_INDEX, EVENTS, ID, Kind, SESSIONS, Since};
-use crate::error::{DatabaseCode, StoreError};
+use crate::error::{DatabaseCode, INSUFFICIENT_PRIVILEGE, StoreError};
 use crate::layout::{Column, Layout, Table};
 
 use super::connection::Timed;
@@ -60,7 +60,7 @@ impl Schema {
         }
         match self.upgrade(connection, deadline).await {
             Err(Failure { error: StoreError::Database { message, database_code }, .. })
-                if database_code.as_str() == "42501" =>
+                if database_code.as_str() == INSUFFICIENT_PRIVILEGE =>
             {
                 let error = self.outdated(&layout, &message, Some(database_code));
                 Err(Failure::of_call(error))

@@ -272,13 +272,12 @@ impl Bridge {
         let Some(pending) = self.pending.borrow_mut().try_remove(ticket.0) else {
             return Ok(());
         };
-        let Pending { deferred, begun, handle, amount } = pending;
+        let Pending { deferred, mut begun, handle, amount } = pending;
         let realm = &handle.realm;
         let failure = result.as_ref().err().cloned();
         let answer = result
             .map_err(CallError::from)
             .and_then(|outcome| outcomes::to_js(env, realm, outcome));
-        let mut begun = begun;
         if let Some(begun) = &mut begun {
             handle.end(begun, failure.as_ref(), answer.is_err());
         }
