@@ -25,6 +25,8 @@ pub enum Since {
     Sdk04,
     /// Ours, where it could be added.
     Ours,
+    /// Those of forks of the SDK. It is never added.
+    Forks,
 }
 
 /// A column as we would make it.
@@ -51,7 +53,7 @@ pub const SESSION_ID: &str = "session_id";
 /// The fields of newer SDKs, in both tables.
 pub const EXTRA: &str = "extra_json";
 
-/// The columns of `sessions`, in the order of [`session_values`].
+/// The columns of `sessions` as we make them.
 pub const SESSIONS: [ColumnSpec; 11] = [
     required(ID, Kind::Text, Since::Always),
     required("agent", Kind::Text, Since::Always),
@@ -65,6 +67,20 @@ pub const SESSIONS: [ColumnSpec; 11] = [
     optional("modes_json", Kind::Json, Since::Sdk04),
     optional(EXTRA, Kind::Json, Since::Ours),
 ];
+
+/// What some forks of the SDK add to a session.
+pub const SERVER_ID: ColumnSpec = optional("server_id", Kind::Text, Since::Forks);
+
+/// The columns of `sessions` that we know, in the order of [`session_values`].
+pub const KNOWN_SESSIONS: [ColumnSpec; SESSIONS.len() + 1] = {
+    let mut columns = [SERVER_ID; SESSIONS.len() + 1];
+    let mut place = 0;
+    while place < SESSIONS.len() {
+        columns[place] = SESSIONS[place];
+        place += 1;
+    }
+    columns
+};
 
 /// The columns of `events`, in the order of [`event_values`].
 pub const EVENTS: [ColumnSpec; 8] = [
@@ -84,6 +100,16 @@ const fn required(name: &'static str, kind: Kind, since: Since) -> ColumnSpec {
 
 const fn optional(name: &'static str, kind: Kind, since: Since) -> ColumnSpec {
     ColumnSpec { name, kind, is_required: false, since }
+}
+
+/// What becomes of a row whose key is stored already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDuplicate {
+    /// It takes the other's place.
+    #[default]
+    Replace,
+    /// The one that is stored stays.
+    Keep,
 }
 
 /// A value of a row.
@@ -115,8 +141,12 @@ impl<'row> Value<'row> {
     }
 }
 
-/// A session's values, in the order of [`SESSIONS`].
-pub fn session_values(session: &SessionRecord) -> [Value<'_>; SESSIONS.len()] {
+/// A session's values, in the order of [`KNOWN_SESSIONS`], for a table with a column for the
+/// server's id or without one.
+pub fn session_values(
+    session: &SessionRecord,
+    has_server_id: bool,
+) -> [Value<'_>; KNOWN_SESSIONS.len()] {
     [
         Value::Text(Some(&session.id)),
         Value::Text(Some(&session.agent)),
@@ -128,7 +158,8 @@ pub fn session_values(session: &SessionRecord) -> [Value<'_>; SESSIONS.len()] {
         Value::Json(session.session_init.as_deref()),
         Value::Json(session.config_options.as_deref()),
         Value::Json(session.modes.as_deref()),
-        Value::Json(session.extra.as_deref()),
+        Value::Json(session.extra_beside(has_server_id)),
+        Value::Text(session.server.as_ref().map(|server| server.id.as_str())),
     ]
 }
 
@@ -152,8 +183,8 @@ mod tests {
 
     #[test]
     fn values_are_of_their_columns_kinds() {
-        let session = session_values(&SessionRecord::default()).map(kind);
-        assert_eq!(session, SESSIONS.map(|column| column.kind));
+        let session = session_values(&SessionRecord::default(), true).map(kind);
+        assert_eq!(session, KNOWN_SESSIONS.map(|column| column.kind));
         let event = event_values(&SessionEvent::default()).map(kind);
         assert_eq!(event, EVENTS.map(|column| column.kind));
     }

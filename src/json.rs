@@ -82,6 +82,10 @@ pub fn write_session(out: &mut String, row: &SessionRow<'_>) {
         }
     }
     write_extra(out, row.extra);
+    // After what an earlier version may have put among the others: of two, the last counts.
+    if let Some(server_id) = row.server_id {
+        write_string_field(out, "serverId", server_id);
+    }
     out.push('}');
 }
 
@@ -218,6 +222,7 @@ mod tests {
             config_options: None,
             modes: None,
             extra: None,
+            server_id: None,
         }
     }
 

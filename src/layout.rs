@@ -1,7 +1,7 @@
 //! What the tables of a session store look like, in whatever database: every layout in the field,
 //! and which tables aren't ours.
 
-use crate::columns::{ColumnSpec, EVENT_INDEX, EVENTS, EXTRA, ID, SESSIONS, Since};
+use crate::columns::{ColumnSpec, EVENT_INDEX, EVENTS, EXTRA, ID, KNOWN_SESSIONS, SESSIONS, Since};
 
 /// What was found in a database.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Layout {
     pub fn foreign_table(&self) -> Option<(&'static str, String)> {
         let why_foreign_sessions = |table: &Table| {
             table
-                .why_foreign(&SESSIONS)
+                .why_foreign(&KNOWN_SESSIONS)
                 .or_else(|| table.has_integer_ids().then(|| "its ids are integers".to_owned()))
         };
         let sessions = self.sessions.as_ref().and_then(why_foreign_sessions);
@@ -83,6 +83,17 @@ impl Table {
     /// The column of this name, if there is one.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The column that holds what is specified. One that only forks have does so if it takes texts
+    /// as they are, and sessions without it too, unless each must have it.
+    pub fn holding(&self, spec: &ColumnSpec) -> Option<&Column> {
+        let is_plain = |column: &&Column| {
+            let declared = column.declared_type.to_ascii_uppercase();
+            let is_text = ["TEXT", "CHAR"].iter().any(|name| declared.contains(name));
+            is_text && !column.is_generated && (column.is_nullable || column.is_required)
+        };
+        self.column(spec.name).filter(|column| spec.since != Since::Forks || is_plain(column))
     }
 
     /// The columns that tell its rows apart.
@@ -124,7 +135,9 @@ impl Table {
         if self.key() != [ID] {
             return Some("its primary key is not \"id\"".to_owned());
         }
-        let is_known = |name: &str| columns.iter().any(|column| column.name == name);
+        let is_known = |name: &str| {
+            columns.iter().any(|spec| spec.name == name && self.holding(spec).is_some())
+        };
         self.columns
             .iter()
             .find(|column| column.is_required && !is_known(&column.name))

@@ -29,9 +29,28 @@ pub struct SessionRecord {
     pub modes: Option<JsonText>,
     /// An object of the fields that this version doesn't know by name.
     pub extra: Option<JsonText>,
+    /// Of those, the one that some tables have a column for.
+    pub server: Option<Server>,
+}
+
+/// The field `serverId`, which forks of the SDK add, where it is a text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Server {
+    /// The field itself.
+    pub id: String,
+    /// [`SessionRecord::extra`] without it.
+    pub extra: Option<JsonText>,
 }
 
 impl SessionRecord {
+    /// What is stored as `extra` beside a column for the server's id, or without one.
+    pub fn extra_beside(&self, has_server_id: bool) -> Option<&str> {
+        match &self.server {
+            Some(server) if has_server_id => server.extra.as_deref(),
+            _ => self.extra.as_deref(),
+        }
+    }
+
     /// The bytes of its texts.
     pub fn text_bytes(&self) -> usize {
         let texts = [&self.id, &self.agent, &self.agent_session_id, &self.last_connection_id];
@@ -114,6 +133,7 @@ pub struct SessionRow<'row> {
     pub config_options: Option<&'row str>,
     pub modes: Option<&'row str>,
     pub extra: Option<&'row str>,
+    pub server_id: Option<&'row str>,
 }
 
 /// A stored event, borrowed from the row it was read from. Fields are those of [`SessionEvent`].

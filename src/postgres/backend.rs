@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
 
+use crate::columns::OnDuplicate;
 use crate::error::StoreError;
 use crate::store::{
     Activity, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult, Ticket,
@@ -42,6 +43,7 @@ pub struct Backend {
     pub pool: Rc<Pool>,
     pub schema: Schema,
     pub protocol: Protocol,
+    pub on_duplicate_event: OnDuplicate,
     pub attempt_timeout: Duration,
     /// As [`Self::attempt_timeout`], where whole tables may be read.
     pub scan_timeout: Duration,
@@ -293,6 +295,7 @@ impl Backend {
             &self.schema,
             &layout,
             order_constraints,
+            self.on_duplicate_event,
             self.protocol.clone(),
             charset,
         ))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::columns::OnDuplicate;
+
 use super::settings::Settings;
 
 /// Where tables are.
@@ -26,4 +28,6 @@ pub struct PostgresOptions {
     pub retry_timeout: Duration,
     /// Default: [`DEFAULT_MAX_QUEUED_BYTES`](crate::store::DEFAULT_MAX_QUEUED_BYTES).
     pub max_queued_bytes: usize,
+    /// What becomes of an event whose id is stored already. Default: [`OnDuplicate::Replace`].
+    pub on_duplicate_event: OnDuplicate,
 }

@@ -10,7 +10,7 @@ use crate::model::{EventRow, Number, SessionRow};
 
 use super::wrap;
 
-/// Hands on a session, of [`SESSIONS`](crate::columns::SESSIONS) in their order.
+/// Hands on a session, of [`KNOWN_SESSIONS`](crate::columns::KNOWN_SESSIONS) in their order.
 pub fn with_session<T>(
     row: &PgRow,
     use_row: impl FnOnce(&SessionRow<'_>) -> T,
@@ -30,6 +30,7 @@ pub fn with_session<T>(
         config_options: options.as_deref(),
         modes: modes.as_deref(),
         extra: extra.as_deref(),
+        server_id: optional(row, 11, table)?,
     }))
 }
 

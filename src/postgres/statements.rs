@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use crate::columns::{self, CREATED_AT, EVENT_INDEX, EVENTS, ID, SESSION_ID, SESSIONS};
+use crate::columns::{
+    self, CREATED_AT, EVENT_INDEX, EVENTS, ID, KNOWN_SESSIONS, OnDuplicate, SERVER_ID, SESSION_ID,
+};
 use crate::cursor::{List, Position};
 use crate::error::StoreError;
 use crate::filter::{Condition, EventsFilter, Order, SessionsFilter};
@@ -40,7 +42,9 @@ const MAX_ROWS_COUNTED: usize = 100_000;
 pub struct Statements {
     dialect: Dialect,
     sessions: TableStatements,
+    has_server_id: bool,
     events: TableStatements,
+    on_duplicate_event: OnDuplicate,
     /// Names of unique indexes over `(session_id, event_index)`.
     order_constraints: Vec<String>,
 }
@@ -73,17 +77,36 @@ impl Statements {
         schema: &Schema,
         layout: &Layout,
         order_constraints: Vec<String>,
+        on_duplicate_event: OnDuplicate,
         protocol: Protocol,
         charset: Charset,
     ) -> Self {
         let (sessions, events) = (layout.sessions.as_ref(), layout.events.as_ref());
         let payload = events.and_then(|events| events.column("payload_json"));
         let payload_type = payload.map_or("json", |payload| payload.declared_type.as_str());
+        let sessions = TableStatements::new(
+            schema,
+            "sessions",
+            &KNOWN_SESSIONS,
+            sessions,
+            OnDuplicate::Replace,
+            &protocol,
+            charset,
+        );
+        let events = TableStatements::new(
+            schema,
+            "events",
+            &EVENTS,
+            events,
+            on_duplicate_event,
+            &protocol,
+            charset,
+        );
         Self {
-            sessions: TableStatements::new(
-                schema, "sessions", &SESSIONS, sessions, &protocol, charset,
-            ),
-            events: TableStatements::new(schema, "events", &EVENTS, events, &protocol, charset),
+            has_server_id: sessions.has(&SERVER_ID),
+            sessions,
+            events,
+            on_duplicate_event,
             dialect: Dialect { protocol, payload_type: payload_type.to_owned() },
             order_constraints,
         }
@@ -107,13 +130,20 @@ impl Statements {
     /// Whether a write holds fields that the tables have no column for.
     pub fn drops_fields_of(&self, write: &Write) -> bool {
         match write {
-            Write::Session(session) => session.extra.is_some() && !self.sessions.has_extra,
-            Write::Event(event) => event.extra.is_some() && !self.events.has_extra,
+            Write::Session(session) => {
+                session.extra_beside(self.has_server_id).is_some() && !self.sessions.has_extra()
+            }
+            Write::Event(event) => event.extra.is_some() && !self.events.has_extra(),
             Write::Events(events) => {
-                !self.events.has_extra && events.iter().any(|event| event.extra.is_some())
+                !self.events.has_extra() && events.iter().any(|event| event.extra.is_some())
             }
             Write::DeleteSession { .. } | Write::Probe(_) => false,
         }
+    }
+
+    /// The steps of a round.
+    pub fn steps<'round>(&self, writes: impl Iterator<Item = &'round Write>) -> Vec<Step<'round>> {
+        steps::steps(writes, self.on_duplicate_event)
     }
 
     /// The messages of these steps; one, unless statements are prepared.
@@ -141,7 +171,9 @@ impl Statements {
                 self.events.push_upsert(message, rows)
             }
             Step::UpsertSessions(sessions) => {
-                let rows = sessions.iter().map(|session| columns::session_values(session));
+                let rows = sessions
+                    .iter()
+                    .map(|session| columns::session_values(session, self.has_server_id));
                 self.sessions.push_upsert(message, rows)
             }
             Step::DeleteSession(id) => self.push_delete(message, id),

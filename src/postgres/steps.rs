@@ -10,13 +10,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::columns::OnDuplicate;
 use crate::model::{SessionEvent, SessionRecord};
 use crate::store::Write;
 
 /// One statement.
 #[derive(Debug)]
 pub enum Step<'round> {
-    /// Inserts or replaces events, sorted by their ids, each once.
+    /// Inserts events, sorted by their ids, each once.
     UpsertEvents(Vec<&'round SessionEvent>),
     /// Inserts or replaces sessions, sorted by their ids, each once.
     UpsertSessions(Vec<&'round SessionRecord>),
@@ -24,7 +25,7 @@ pub enum Step<'round> {
     DeleteSession(&'round str),
 }
 
-/// Upserts that follow each other: they are one step a table, the last of an id winning.
+/// Upserts that follow each other: they are one step a table, with one row for each id.
 #[derive(Default)]
 struct Upserts<'round> {
     events: BTreeMap<&'round str, &'round SessionEvent>,
@@ -32,15 +33,18 @@ struct Upserts<'round> {
 }
 
 /// The steps of these writes, in order.
-pub fn steps<'round>(writes: impl Iterator<Item = &'round Write>) -> Vec<Step<'round>> {
+pub fn steps<'round>(
+    writes: impl Iterator<Item = &'round Write>,
+    on_duplicate_event: OnDuplicate,
+) -> Vec<Step<'round>> {
     let mut steps = Vec::new();
     let mut upserts = Upserts::default();
     for write in writes {
         match write {
             Write::Session(session) => drop(upserts.sessions.insert(&session.id, session)),
-            Write::Event(event) => drop(upserts.events.insert(&event.id, event)),
+            Write::Event(event) => upserts.push_event(event, on_duplicate_event),
             Write::Events(events) => {
-                upserts.events.extend(events.iter().map(|event| (event.id.as_str(), event)));
+                events.iter().for_each(|event| upserts.push_event(event, on_duplicate_event));
             }
             // In a transaction of its own, which is rolled back.
             Write::Probe(_) => {}
@@ -55,6 +59,14 @@ pub fn steps<'round>(writes: impl Iterator<Item = &'round Write>) -> Vec<Step<'r
 }
 
 impl<'round> Upserts<'round> {
+    fn push_event(&mut self, event: &'round SessionEvent, on_duplicate: OnDuplicate) {
+        let place = self.events.entry(&event.id);
+        match on_duplicate {
+            OnDuplicate::Replace => place.insert_entry(event).into_mut(),
+            OnDuplicate::Keep => place.or_insert(event),
+        };
+    }
+
     fn push_to(self, steps: &mut Vec<Step<'round>>) {
         if !self.events.is_empty() {
             steps.push(Step::UpsertEvents(self.events.into_values().collect()));
@@ -97,6 +109,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_an_id_wins_where_duplicates_are_kept_out() {
+        let writes = [
+            Write::Event(event("s", "a", 1)),
+            Write::Events(vec![event("s", "b", 2), event("s", "b", 3), event("s", "a", 4)]),
+        ];
+        let steps = steps(writes.iter(), OnDuplicate::Keep);
+        let [Step::UpsertEvents(events)] = steps.as_slice() else { panic!("{steps:?}") };
+        let found: Vec<_> = events.iter().map(|event| (&*event.id, event.event_index)).collect();
+        assert_eq!(found, [("a", 1), ("b", 2)]);
+    }
+
+    #[test]
     fn adjacent_upserts_are_one_step_a_table_sorted_by_id_and_the_last_wins() {
         let writes = [
             session("t"),
@@ -105,7 +129,7 @@ mod tests {
             session("s"),
             Write::Event(event("t", "b", 5)),
         ];
-        let steps = steps(writes.iter());
+        let steps = steps(writes.iter(), OnDuplicate::Replace);
         let [Step::UpsertEvents(events), Step::UpsertSessions(sessions)] = steps.as_slice() else {
             panic!("{steps:?}");
         };
@@ -123,7 +147,7 @@ mod tests {
             Write::Event(event("s", "a", 2)),
         ];
         assert!(matches!(
-            steps(writes.iter()).as_slice(),
+            steps(writes.iter(), OnDuplicate::Replace).as_slice(),
             [Step::UpsertEvents(_), Step::DeleteSession("s"), Step::UpsertEvents(_)]
         ));
     }
@@ -178,7 +202,8 @@ mod tests {
                 .map(|(event, session)| (event.to_string(), session.to_string()))
                 .collect();
             while let Some(mut batch) = backlog.take() {
-                let steps = steps(batch.writes.iter().map(|pending| &pending.write));
+                let writes = batch.writes.iter().map(|pending| &pending.write);
+                let steps = steps(writes, OnDuplicate::Replace);
                 let locked: Vec<Lock> =
                     steps.iter().flat_map(|step| locks(step, &session_of)).collect();
                 proptest::prop_assert!(locked.is_sorted_by(|left, right| left < right));

@@ -78,6 +78,7 @@ async fn work(
         pool: Pool::new(connector, settings.pool, check_after, Arc::clone(&metrics)),
         metrics,
         protocol: protocol(&options),
+        on_duplicate_event: options.on_duplicate_event,
         attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
         scan_timeout: settings.timeouts.query.unwrap_or(SCAN_TIMEOUT),
         schema: Schema::new(options.schema, options.migrate),

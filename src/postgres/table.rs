@@ -1,6 +1,6 @@
 //! How rows of a table are read and stored: its columns, those that there are.
 
-use crate::columns::{ColumnSpec, EXTRA, ID, Kind, Value};
+use crate::columns::{ColumnSpec, EXTRA, ID, Kind, OnDuplicate, Value};
 use crate::layout::Table;
 
 use super::message::{Message, Protocol};
@@ -21,8 +21,7 @@ pub struct TableStatements {
     key: String,
     /// Selects all columns that we know, in our order; one that there isn't reads as NULL.
     pub select: String,
-    /// Whether fields that we don't know by name can be stored.
-    pub has_extra: bool,
+    on_duplicate: OnDuplicate,
     charset: Charset,
 }
 
@@ -30,6 +29,8 @@ pub struct TableStatements {
 #[derive(Debug)]
 struct FoundColumn {
     spec: ColumnSpec,
+    /// Of its values in a row's.
+    place: usize,
     /// As the table has it.
     declared_type: String,
 }
@@ -41,14 +42,15 @@ impl TableStatements {
         table: &str,
         specs: &[ColumnSpec],
         found: Option<&Table>,
+        on_duplicate: OnDuplicate,
         protocol: &Protocol,
         charset: Charset,
     ) -> Self {
-        let column = |spec: &ColumnSpec| {
-            let declared_type = found?.column(spec.name)?.declared_type.clone();
-            Some(FoundColumn { spec: *spec, declared_type })
+        let column = |(place, spec): (usize, &ColumnSpec)| {
+            let declared_type = found?.holding(spec)?.declared_type.clone();
+            Some(FoundColumn { spec: *spec, place, declared_type })
         };
-        let columns: Vec<FoundColumn> = specs.iter().filter_map(column).collect();
+        let columns: Vec<FoundColumn> = specs.iter().enumerate().filter_map(column).collect();
         let has = |name: &str| columns.iter().any(|column| column.spec.name == name);
         let selected: Vec<String> = specs
             .iter()
@@ -62,7 +64,17 @@ impl TableStatements {
         let name = schema.table(table);
         let key = found.map_or_else(|| ID.to_owned(), |table| table.key().join(", "));
         let select = format!("SELECT {} FROM {name} AS stored", selected.join(", "));
-        Self { has_extra: has(EXTRA), name, columns, key, select, charset }
+        Self { name, columns, key, select, on_duplicate, charset }
+    }
+
+    /// Whether there is a column that holds what this one is for.
+    pub fn has(&self, spec: &ColumnSpec) -> bool {
+        self.columns.iter().any(|column| column.spec == *spec)
+    }
+
+    /// Whether fields that we don't know by name can be stored.
+    pub fn has_extra(&self) -> bool {
+        self.columns.iter().any(|column| column.spec.name == EXTRA)
     }
 
     /// Appends a statement that stores these rows.
@@ -91,10 +103,9 @@ impl TableStatements {
         message.sql(&insert).literals(|sql| {
             for (number, row) in rows.enumerate() {
                 sql.push_str(if number == 0 { "(" } else { "),(" });
-                // A field that there is no column for comes last, and is left out.
-                for (place, value) in row.into_iter().take(self.columns.len()).enumerate() {
-                    sql.push_str(if place > 0 { "," } else { "" });
-                    push_literal(sql, value, self.charset);
+                for (number, column) in self.columns.iter().enumerate() {
+                    sql.push_str(if number > 0 { "," } else { "" });
+                    push_literal(sql, row[column.place], self.charset);
                 }
             }
             sql.push(')');
@@ -111,9 +122,9 @@ impl TableStatements {
         let (name, names, values) = (&self.name, self.names(), values.join(", "));
         let mut message =
             message.sql(&format!("INSERT INTO {name} ({names}) SELECT {values} FROM unnest("));
-        for (place, column) in self.columns.iter().enumerate() {
-            message = message.sql(if place == 0 { "" } else { "," });
-            let of_column = rows.iter().map(|row| row[place]);
+        for (number, column) in self.columns.iter().enumerate() {
+            message = message.sql(if number == 0 { "" } else { "," });
+            let of_column = rows.iter().map(|row| row[column.place]);
             message = match column.spec.kind {
                 Kind::Integer => {
                     let numbers: Vec<Option<i64>> = of_column.map(Value::as_integer).collect();
@@ -141,6 +152,9 @@ impl TableStatements {
     }
 
     fn on_conflict(&self) -> String {
+        if self.on_duplicate == OnDuplicate::Keep {
+            return format!(" ON CONFLICT ({}) DO NOTHING", self.key);
+        }
         let is_replaced =
             |column: &&FoundColumn| !self.key.split(", ").any(|key| key == column.spec.name);
         let replaced: Vec<String> = self

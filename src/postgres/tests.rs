@@ -10,6 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::columns::OnDuplicate;
 use crate::error::StoreError;
 use crate::store::testing::{
     self, Collected, count, delete, event, get, insert, list, update, write,
@@ -105,6 +106,7 @@ fn options(url: &str, retry_timeout: Duration) -> PostgresOptions {
         prepared_statements: false,
         retry_timeout,
         max_queued_bytes: DEFAULT_MAX_QUEUED_BYTES,
+        on_duplicate_event: OnDuplicate::Replace,
     }
 }
 

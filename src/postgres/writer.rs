@@ -13,7 +13,6 @@ use super::deletion;
 use super::probe;
 use super::queue::{Queue, Round};
 use super::retry::Decision;
-use super::steps::steps;
 
 /// Writes that nobody was told about yet. What is left when it is dropped holds up no read.
 pub struct Unsettled {
@@ -103,7 +102,8 @@ async fn upsert(backend: &Rc<Backend>, writes: &[PendingWrite]) -> Result<(), Gi
     let calls = Calls::together(writes.len(), called_at);
     let stored = backend.with_retries(calls, async |connection, statements| {
         let sent = Instant::now();
-        for message in statements.messages(&steps(writes.iter().map(|pending| &pending.write))) {
+        let steps = statements.steps(writes.iter().map(|pending| &pending.write));
+        for message in statements.messages(&steps) {
             let stored = connection.fetch(message).await;
             stored.map_err(|failure| statements.explain(failure))?;
         }

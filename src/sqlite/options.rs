@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::columns::OnDuplicate;
 use crate::store::DEFAULT_MAX_QUEUED_BYTES;
 
 /// A database that lives in this process's memory.
@@ -35,6 +36,8 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// Default: [`DEFAULT_MAX_QUEUED_BYTES`].
     pub max_queued_bytes: usize,
+    /// What becomes of an event whose id is stored already. Default: [`OnDuplicate::Replace`].
+    pub on_duplicate_event: OnDuplicate,
 }
 
 impl Default for SqliteOptions {
@@ -45,6 +48,7 @@ impl Default for SqliteOptions {
             file_mode: DEFAULT_FILE_MODE,
             busy_timeout: Duration::from_millis(u64::from(DEFAULT_BUSY_TIMEOUT_MS)),
             max_queued_bytes: DEFAULT_MAX_QUEUED_BYTES,
+            on_duplicate_event: OnDuplicate::default(),
         }
     }
 }

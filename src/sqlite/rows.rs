@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use crate::error::StoreError;
 use crate::model::{EventRow, Number, SessionRow};
 
-/// A session, of [`SESSIONS`](crate::columns::SESSIONS) in their order.
+/// A session, of [`KNOWN_SESSIONS`](crate::columns::KNOWN_SESSIONS) in their order.
 pub fn session_row<'row>(row: &'row Row<'_>) -> Result<SessionRow<'row>, StoreError> {
     let table = "session";
     Ok(SessionRow {
@@ -21,6 +21,7 @@ pub fn session_row<'row>(row: &'row Row<'_>) -> Result<SessionRow<'row>, StoreEr
         config_options: optional_text(row, 8, table)?,
         modes: optional_text(row, 9, table)?,
         extra: optional_text(row, 10, table)?,
+        server_id: optional_text(row, 11, table)?,
     })
 }
 

@@ -2,7 +2,9 @@
 
 use rusqlite::Connection;
 
-use crate::columns::{self, CREATED_AT, EVENT_INDEX, EVENTS, ID, SESSIONS};
+use crate::columns::{
+    self, CREATED_AT, EVENT_INDEX, EVENTS, ID, KNOWN_SESSIONS, OnDuplicate, SERVER_ID,
+};
 use crate::cursor::{List, Start};
 use crate::error::StoreError;
 use crate::filter::{EventsFilter, Order, SessionsFilter};
@@ -16,7 +18,7 @@ use crate::store::{EventsQuery, SessionAmount, SessionsQuery, StoredAmount};
 use super::failure;
 use super::rows::{count, event_row, event_row_leniently, session_row};
 use super::select::{Bound, Select, of_session};
-use super::table::{select, sessions_source, upsert, upsert_row};
+use super::table::{Upsert, has, select, sessions_source};
 
 /// How many statements a connection keeps prepared: those of one store, and some filters.
 pub const MAX_PREPARED: usize = 64;
@@ -32,23 +34,30 @@ pub struct Statements {
     select_events: String,
     count_sessions: String,
     get_session: String,
-    upsert_session: String,
-    upsert_event: String,
+    has_server_id: bool,
+    upsert_session: Upsert,
+    upsert_event: Upsert,
 }
 
 impl Statements {
     /// The statements for tables of this layout.
-    pub fn new(layout: &Layout) -> Self {
+    pub fn new(layout: &Layout, on_duplicate_event: OnDuplicate) -> Self {
         let (sessions, events) = (layout.sessions.as_ref(), layout.events.as_ref());
         let sessions_source = sessions_source(sessions);
-        let select_sessions = select(sessions_source, &SESSIONS, sessions);
+        let select_sessions = select(sessions_source, &KNOWN_SESSIONS, sessions);
         Self {
             count_sessions: format!("SELECT count(*) FROM {sessions_source}"),
             get_session: format!("{select_sessions} WHERE {ID} = ?1"),
             select_sessions,
             select_events: select("events", &EVENTS, events),
-            upsert_session: upsert("sessions", &SESSIONS, sessions),
-            upsert_event: upsert("events", &EVENTS, events),
+            has_server_id: has(sessions, &SERVER_ID),
+            upsert_session: Upsert::new(
+                "sessions",
+                &KNOWN_SESSIONS,
+                sessions,
+                OnDuplicate::Replace,
+            ),
+            upsert_event: Upsert::new("events", &EVENTS, events, on_duplicate_event),
         }
     }
 
@@ -135,7 +144,7 @@ impl Statements {
         connection: &Connection,
         event: &SessionEvent,
     ) -> rusqlite::Result<()> {
-        upsert_row(connection, &self.upsert_event, columns::event_values(event))
+        self.upsert_event.run(connection, columns::event_values(event))
     }
 
     /// Stores a session.
@@ -144,7 +153,8 @@ impl Statements {
         connection: &Connection,
         session: &SessionRecord,
     ) -> rusqlite::Result<()> {
-        upsert_row(connection, &self.upsert_session, columns::session_values(session))
+        let values = columns::session_values(session, self.has_server_id);
+        self.upsert_session.run(connection, values)
     }
 }
 

@@ -46,7 +46,7 @@ struct PrivateStore {
 impl PrivateStore {
     fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
         let (connection, layout) = connection::open_private(options)?;
-        let statements = Statements::new(&layout);
+        let statements = Statements::new(&layout, options.on_duplicate_event);
         let metrics = Metrics::default();
         Ok(Self { connection: Mutex::new(Some(connection)), statements, metrics })
     }
@@ -106,7 +106,7 @@ impl FileStore {
         // The claim comes first, to be given up after the connection is closed if anything fails.
         let Database { location, connection, access, layout } = connection::open_file(options)?;
         let queue = Arc::new(Queue::new(options.max_queued_bytes, options.busy_timeout));
-        let statements = Arc::new(Statements::new(&layout));
+        let statements = Arc::new(Statements::new(&layout, options.on_duplicate_event));
         let metrics = Arc::new(Metrics::default());
         let inline_reads = match access {
             Access::Wal => Some(location.open_read_only(Duration::ZERO)?),

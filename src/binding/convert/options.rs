@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use napi::bindgen_prelude::{Object, Unknown};
 use napi::{Env, ValueType};
 
+use crate::columns::OnDuplicate;
+
 use super::error::CallError;
 use super::realm::Kept;
 use super::values;
@@ -142,6 +144,30 @@ impl<'env> Options<'env> {
             ValueType::Function => Ok(Some(values::function(&value)?)),
             _ => Err(CallError::expected(&self.full_name(name), "a function")),
         }
+    }
+
+    /// What the word stands for that is given.
+    pub fn choice<T: Copy>(
+        &self,
+        name: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, CallError> {
+        let Some(value) = self.get(name)? else { return Ok(None) };
+        let given = match value.get_type()? {
+            ValueType::String => values::read_text(&value).unwrap_or_default(),
+            _ => String::new(),
+        };
+        let chosen = choices.iter().find(|(word, _)| *word == given);
+        chosen.map(|(_, meaning)| Some(*meaning)).ok_or_else(|| {
+            let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+            CallError::expected(&self.full_name(name), &words.join(" or "))
+        })
+    }
+
+    /// What becomes of an event whose id is stored already.
+    pub fn on_duplicate_event(&self) -> Result<OnDuplicate, CallError> {
+        let choices = [("replace", OnDuplicate::Replace), ("keep", OnDuplicate::Keep)];
+        Ok(self.choice("onDuplicateEvent", &choices)?.unwrap_or_default())
     }
 
     /// `true` or `false`.

@@ -19,7 +19,7 @@ const MAX_TIMEOUT_MS: u64 = 2_147_483_647;
 /// It bounds the first attempt too: less would fail where nothing is wrong.
 const MIN_RETRY_TIMEOUT_MS: u64 = 100;
 
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "connectionString",
     "pool",
     "poolConfig",
@@ -27,6 +27,7 @@ const OPTIONS: [&str; 9] = [
     "migrate",
     "preparedStatements",
     "retryTimeoutMs",
+    "onDuplicateEvent",
     "maxQueuedBytes",
     "onError",
 ];
@@ -105,6 +106,7 @@ pub fn read(env: &Env, options: Unknown<'_>) -> Result<PostgresArguments, CallEr
     let max_queued_bytes = options.whole_number("maxQueuedBytes", u64::MAX)?;
     let max_queued_bytes = max_queued_bytes
         .map_or(DEFAULT_MAX_QUEUED_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let on_duplicate_event = options.on_duplicate_event()?;
     let on_error = options.function("onError")?;
     let (given, password_function) = given(&options)?;
     let settings = postgres::resolve(given, &environment, &|path| std::fs::read_to_string(path))
@@ -116,6 +118,7 @@ pub fn read(env: &Env, options: Unknown<'_>) -> Result<PostgresArguments, CallEr
         prepared_statements,
         retry_timeout: Duration::from_millis(retry_timeout_ms),
         max_queued_bytes,
+        on_duplicate_event,
     };
     Ok(PostgresArguments { options, password_function, on_error })
 }

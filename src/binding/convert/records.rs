@@ -6,13 +6,16 @@ use napi::bindgen_prelude::{JsObjectValue, Object, Unknown};
 use napi::{Env, JsValue, ValueType};
 
 use crate::error::StoreError;
-use crate::model::{EVENT_FIELDS, JsonText, SessionEvent, SessionRecord};
+use crate::model::{EVENT_FIELDS, JsonText, Server, SessionEvent, SessionRecord};
 
 use super::error::CallError;
 use super::event_text;
 use super::json::{self, MAX_JSON_BYTES};
 use super::realm::Realm;
 use super::values;
+
+/// A field of forks of the SDK, which some tables have a column for.
+const SERVER_ID: &str = "serverId";
 
 const SESSION_FIELDS: [&str; 10] = [
     "id",
@@ -26,6 +29,14 @@ const SESSION_FIELDS: [&str; 10] = [
     "configOptions",
     "modes",
 ];
+
+/// A field that we don't know by name.
+struct Field {
+    name: String,
+    /// With its quotes.
+    json_name: JsonText,
+    value: JsonText,
+}
 
 /// An object argument, for reading its fields.
 struct Fields<'env> {
@@ -86,7 +97,7 @@ fn event_by_field(
         payload: fields
             .json("payload", c"payload")?
             .ok_or_else(|| CallError::expected(&fields.full_name("payload"), "a JSON value"))?,
-        extra: fields.unknown_fields(&EVENT_FIELDS)?,
+        extra: object_text(&fields.unknown_fields(&EVENT_FIELDS)?),
     };
     check_size("event", [Some(&event.payload), event.extra.as_ref()])?;
     Ok(event)
@@ -95,6 +106,7 @@ fn event_by_field(
 /// Reads a session, with the fields that we don't know by name.
 pub fn session(env: &Env, realm: &Realm, value: Unknown<'_>) -> Result<SessionRecord, CallError> {
     let fields = Fields::of(env, realm, value, "session")?;
+    let unknown = fields.unknown_fields(&SESSION_FIELDS)?;
     let session = SessionRecord {
         id: fields.identifier("id", c"id")?,
         agent: fields.identifier("agent", c"agent")?,
@@ -107,7 +119,8 @@ pub fn session(env: &Env, realm: &Realm, value: Unknown<'_>) -> Result<SessionRe
         config_options: fields.optional_json("configOptions", c"configOptions")?,
         // Here null is a value: the agent has no modes.
         modes: fields.json("modes", c"modes")?,
-        extra: fields.unknown_fields(&SESSION_FIELDS)?,
+        extra: object_text(&unknown),
+        server: server(unknown),
     };
     let SessionRecord { session_init, config_options, modes, extra, .. } = &session;
     let texts = [session_init, config_options, modes, extra];
@@ -185,9 +198,9 @@ impl<'env> Fields<'env> {
         Ok((!values::is_nullish(&value)?).then_some(value))
     }
 
-    /// An object text of the own fields that aren't `known`, as `JSON.stringify` would see them.
-    fn unknown_fields(&self, known: &[&str]) -> Result<Option<JsonText>, CallError> {
-        let mut extra = String::new();
+    /// The own fields that aren't `known`, as `JSON.stringify` would see them.
+    fn unknown_fields(&self, known: &[&str]) -> Result<Vec<Field>, CallError> {
+        let mut unknown = Vec::new();
         for name in values::own_names(&self.object)? {
             let (name, text) = name?;
             if known.contains(&text.as_str()) {
@@ -200,16 +213,32 @@ impl<'env> Fields<'env> {
                 continue;
             };
             // The engine's own text of the name: an unpaired surrogate is escaped in it.
-            let name = json::stringify(self.env, self.realm, name, || self.full_name(&text))?;
-            extra.push(if extra.is_empty() { '{' } else { ',' });
-            extra.push_str(&name.unwrap_or_default());
-            extra.push(':');
-            extra.push_str(&value);
+            let json = json::stringify(self.env, self.realm, name, || self.full_name(&text))?;
+            unknown.push(Field { name: text, json_name: json.unwrap_or_default(), value });
         }
-        if extra.is_empty() {
-            return Ok(None);
-        }
-        extra.push('}');
-        Ok(Some(extra))
+        Ok(unknown)
     }
+}
+
+/// The text of an object with these fields; `None` for none.
+fn object_text(fields: &[Field]) -> Option<JsonText> {
+    let mut text = String::new();
+    for Field { json_name, value, .. } in fields {
+        text.push(if text.is_empty() { '{' } else { ',' });
+        text.push_str(json_name);
+        text.push(':');
+        text.push_str(value);
+    }
+    if text.is_empty() {
+        return None;
+    }
+    text.push('}');
+    Some(text)
+}
+
+/// The server among a session's unknown fields, if it is a text that a column can hold.
+fn server(mut unknown: Vec<Field>) -> Option<Server> {
+    let place = unknown.iter().position(|field| field.name == SERVER_ID)?;
+    let id: String = serde_json::from_str(&unknown.remove(place).value).ok()?;
+    (!id.contains('\0')).then(|| Server { id, extra: object_text(&unknown) })
 }

@@ -15,8 +15,15 @@ use super::values;
 /// What SQLite counts to.
 const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
 
-const OPTIONS: [&str; 6] =
-    ["filename", "durability", "fileMode", "busyTimeoutMs", "maxQueuedBytes", "onError"];
+const OPTIONS: [&str; 7] = [
+    "filename",
+    "durability",
+    "fileMode",
+    "busyTimeoutMs",
+    "maxQueuedBytes",
+    "onDuplicateEvent",
+    "onError",
+];
 /// Without these, the driver itself couldn't use the file.
 const OWNERS_MODE: i64 = 0o600;
 const ALL_MODES: i64 = 0o777;
@@ -47,12 +54,9 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
             return Err(CallError::expected("options.filename", PATH));
         }
     }
-    if let Some(durability) = options.get("durability")? {
-        result.durability = match values::identifier(durability, "options.durability").as_deref() {
-            Ok("full") => Durability::Full,
-            Ok("normal") => Durability::Normal,
-            _ => return Err(CallError::expected("options.durability", "\"full\" or \"normal\"")),
-        };
+    let durabilities = [("full", Durability::Full), ("normal", Durability::Normal)];
+    if let Some(durability) = options.choice("durability", &durabilities)? {
+        result.durability = durability;
     }
     if let Some(mode) = options.get("fileMode")? {
         result.file_mode = file_mode(&mode)?;
@@ -63,6 +67,7 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
     if let Some(bytes) = options.whole_number("maxQueuedBytes", u64::MAX)? {
         result.max_queued_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
+    result.on_duplicate_event = options.on_duplicate_event()?;
     Ok(SqliteArguments { options: result, on_error: options.function("onError")? })
 }
 

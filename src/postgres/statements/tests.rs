@@ -1,7 +1,7 @@
 //! The SQL that is sent, without a server.
 
 use super::*;
-use crate::columns::{ColumnSpec, EXTRA, Kind};
+use crate::columns::{ColumnSpec, EXTRA, Kind, SESSIONS};
 use crate::layout::{Column, Table};
 use crate::model::{Number, SessionEvent, SessionRecord};
 use crate::postgres::message::Prefix;
@@ -41,7 +41,9 @@ fn layout() -> Layout {
 
 fn statements_for(layout: &Layout, protocol: Protocol) -> Statements {
     let schema = Schema::new("a b".to_owned(), true);
-    Statements::new(&schema, layout, vec!["one_place".to_owned()], protocol, Charset::Unicode)
+    let constraints = vec!["one_place".to_owned()];
+    let on_duplicate = OnDuplicate::Replace;
+    Statements::new(&schema, layout, constraints, on_duplicate, protocol, Charset::Unicode)
 }
 
 fn statements(protocol: Protocol) -> Statements {
@@ -74,7 +76,7 @@ fn parameter_count(message: Message) -> Option<usize> {
 }
 
 fn upserts(statements: &Statements, rows: &[Write]) -> Vec<String> {
-    statements.messages(&steps::steps(rows.iter())).into_iter().map(sql).collect()
+    statements.messages(&statements.steps(rows.iter())).into_iter().map(sql).collect()
 }
 
 fn events_from(statements: &Statements, order: Order, start: &RowStart, rows: usize) -> Message {
@@ -159,7 +161,7 @@ fn prepared_rows_are_one_array_a_column_whatever_their_number() {
     assert_eq!(sent.len(), 2);
     assert_eq!(sent[0], expected);
     assert!(sent[1].starts_with("INSERT INTO \"a b\".sessions "), "{}", sent[1]);
-    let messages = statements.messages(&steps::steps(of_both.iter()));
+    let messages = statements.messages(&statements.steps(of_both.iter()));
     let counts = messages.into_iter().map(parameter_count);
     assert_eq!(counts.collect::<Vec<_>>(), [Some(8), Some(11)]);
 }
@@ -168,7 +170,8 @@ fn prepared_rows_are_one_array_a_column_whatever_their_number() {
 fn a_row_with_u0000_is_never_sent() {
     for protocol in [simple(), Protocol::Prepared] {
         for row in [event("a\0b", "1"), session("\0")] {
-            for message in statements(protocol.clone()).messages(&steps::steps([&row].into_iter()))
+            let statements = statements(protocol.clone());
+            for message in statements.messages(&statements.steps([&row].into_iter()))
             {
                 assert!(message.into_parts().is_err(), "{protocol:?}");
             }
