@@ -562,6 +562,12 @@ export interface SQLiteSessionPersistDriverOptions {
    */
   maxQueuedBytes?: number | undefined;
   /**
+   * What becomes of an event whose `id` is stored already, as where several clients store what they all
+   * see. `"replace"`: it takes the other's place, as in the SDK's drivers. `"keep"`: the stored one stays,
+   * and the call resolves. A session's newest record counts in either case. Default: `"replace"`.
+   */
+  onDuplicateEvent?: "replace" | "keep" | undefined;
+  /**
    * Is called with the error of each call that rejects, before its promise does, and with trouble in
    * the background. The SDK itself only prints a failed `insertEvent` on the console: this is where an
    * application hears of it. What it throws is a warning of the process. Don't store errors with the
@@ -725,6 +731,8 @@ export interface PostgresSessionPersistDriverOptions {
   retryTimeoutMs?: number | undefined;
   /** As for SQLite. Default: 268,435,456 (256 MiB). */
   maxQueuedBytes?: number | undefined;
+  /** As for SQLite. Default: `"replace"`. */
+  onDuplicateEvent?: "replace" | "keep" | undefined;
   /** As for SQLite. */
   onError?: ((error: Error, context: ErrorContext) => void) | null | undefined;
 }

@@ -171,8 +171,7 @@ fn a_row_with_u0000_is_never_sent() {
     for protocol in [simple(), Protocol::Prepared] {
         for row in [event("a\0b", "1"), session("\0")] {
             let statements = statements(protocol.clone());
-            for message in statements.messages(&statements.steps([&row].into_iter()))
-            {
+            for message in statements.messages(&statements.steps([&row].into_iter())) {
                 assert!(message.into_parts().is_err(), "{protocol:?}");
             }
         }
