@@ -74,6 +74,10 @@ export declare class Driver {
   newBackup(): BackupJob
   /** Copies a SQLite database into a file. */
   backup(path: unknown, mode: unknown, job: BackupJob): unknown
+  /** A page of ids of sessions that may have to be pruned. */
+  pruneCandidates(of: unknown, cursor: unknown): unknown
+  /** Prunes some sessions, or says what would go. */
+  prune(step: unknown): unknown
   /** Whether rows could be stored. */
   ready(): unknown
   /** How the driver is, told from how its calls end. */
@@ -82,6 +86,8 @@ export declare class Driver {
   database(): object
   /** Whether no write and no `getSession` of this session is outstanding. */
   isAtRest(sessionId: string): boolean
+  /** Whether this driver was called for the session within the last hour. */
+  wasUsedLately(sessionId: string): boolean
   /** Whether all calls so far were answered at once, as they are in memory. */
   answersAtOnce(): boolean
   /**
@@ -95,6 +101,12 @@ export declare class Driver {
   replayView(options: unknown): Driver
   /** The same, but that its methods give a call to submit instead of the promise. */
   traced(): Driver
+  /** The same, for calls that nobody has made. */
+  forRetention(): Driver
+  /** Sessions that have got so many events more are remembered. */
+  watchGrowth(events: number): void
+  /** The ids of these sessions since the last call. */
+  takeGrown(): Array<string>
   /** What kind of database it is, as OpenTelemetry names it. */
   get system(): string
   /** Blocks until everything is written and the database is free. */

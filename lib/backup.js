@@ -3,8 +3,7 @@
 
 // Not the global ones: an application's tests may have put others there, which stand still.
 const { clearInterval, setInterval } = require("node:timers");
-const { invalidArgument } = require("./errors.js");
-const { requireOptions, requireSignal } = require("./options.js");
+const { requireFunction, requireOptions, requireSignal } = require("./options.js");
 
 /** Between two looks. */
 const LOOK_MS = 100;
@@ -39,9 +38,7 @@ exports.backup = async (handle, submit, path, options = {}) => {
 function read(options) {
   requireOptions(options, ["onProgress", "signal", "fileMode"]);
   const { onProgress, signal, fileMode } = options;
-  if (onProgress !== undefined && typeof onProgress !== "function") {
-    throw invalidArgument("options.onProgress must be a function");
-  }
+  requireFunction("options.onProgress", onProgress);
   requireSignal("options.signal", signal);
   return { onProgress, signal, fileMode };
 }

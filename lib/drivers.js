@@ -9,6 +9,9 @@ const { calledWithNew, closedBy } = require("./classes.js");
 const { invalidArgument } = require("./errors.js");
 const { handleOf, hold, holds } = require("./handle.js");
 const addon = require("./realm.js");
+const { retentionOf } = require("./limits.js");
+const { prune } = require("./prune.js");
+const { keepWithin } = require("./retention.js");
 const { endAllWaits, endWaits, idle, isQuiet, listEvents, waitTogether } = require("./rest.js");
 const { streamEvents, streamSessions } = require("./streams.js");
 const { attemptListeners, openTraced, reads, replays, writes } = require("./telemetry.js");
@@ -43,9 +46,10 @@ class SessionMethods {
 
 /** What drivers have beyond that. */
 class Driver extends SessionMethods {
-  constructor(handle) {
+  constructor(handle, limits) {
     super();
     hold(this, handle);
+    if (limits !== undefined) keepWithin(limits, handle);
   }
 
   insertEvents(events) {
@@ -85,6 +89,11 @@ class Driver extends SessionMethods {
     const handle = handleOf(this);
     const stored = reads.of(handle).stats(options);
     return stored.then((stored) => ({ ...stored, ...handle.metrics() }));
+  }
+
+  prune(options) {
+    const handle = handleOf(this);
+    return prune(handle, writes.of(handle, "prune"), options);
   }
 
   idle(options) {
@@ -131,7 +140,11 @@ class ReplayView extends SessionMethods {
 
 class SQLiteSessionPersistDriver extends Driver {
   constructor(options) {
-    super(openTraced("sqlite", () => addon.openSqlite(options)));
+    const limits = retentionOf(options);
+    super(
+      openTraced("sqlite", () => addon.openSqlite(options)),
+      limits,
+    );
   }
 
   backup(path, options) {
@@ -148,7 +161,8 @@ class SQLiteSessionPersistDriver extends Driver {
 
 class PostgresSessionPersistDriver extends Driver {
   constructor(options) {
-    super(addon.openPostgres(options, ...attemptListeners("postgresql")));
+    const limits = retentionOf(options);
+    super(addon.openPostgres(options, ...attemptListeners("postgresql")), limits);
   }
 
   close() {

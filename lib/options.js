@@ -28,6 +28,13 @@ exports.requireMs = (times) => {
   }
 };
 
+/** Throws for what is neither missing nor a function. */
+exports.requireFunction = (name, value) => {
+  if (value !== undefined && typeof value !== "function") {
+    throw invalidArgument(`${name} must be a function`);
+  }
+};
+
 /** Throws for what is neither missing nor an AbortSignal. */
 exports.requireSignal = (name, signal) => {
   if (signal !== undefined && typeof signal?.addEventListener !== "function") {

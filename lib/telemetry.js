@@ -29,6 +29,8 @@ const METHODS = [
   "sessionsWithoutRecord",
   "stats",
   "backup",
+  "pruneCandidates",
+  "prune",
   "ready",
   "replay",
 ];

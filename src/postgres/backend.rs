@@ -12,7 +12,7 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use crate::columns::OnDuplicate;
 use crate::error::StoreError;
 use crate::store::{
-    Activity, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult, Ticket,
+    Activity, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult, Pace, Ticket,
     Trouble,
 };
 
@@ -44,6 +44,8 @@ pub struct Backend {
     pub schema: Schema,
     pub protocol: Protocol,
     pub on_duplicate_event: OnDuplicate,
+    /// How many rows are pruned at a time.
+    pub prune_pace: Cell<Pace>,
     pub attempt_timeout: Duration,
     /// As [`Self::attempt_timeout`], where whole tables may be read.
     pub scan_timeout: Duration,

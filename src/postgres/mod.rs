@@ -11,6 +11,7 @@
 //! | `writer` | rounds of writes | `persist-postgres` |
 //! | `steps` | what a round is to the server, and why none waits for another in a circle | any |
 //! | `deletion` | deletions, whole or in steps | `persist-postgres` |
+//! | `prune` | what has become too old or too much | `persist-postgres` |
 //! | `probe` | whether sessions could be stored | `persist-postgres` |
 //! | `reader` | reads | `persist-postgres` |
 //! | `pool` | connections, and what broken ones may still do | `persist-postgres` |
@@ -39,6 +40,7 @@ mod message;
 mod options;
 mod pool;
 mod probe;
+mod prune;
 mod queue;
 mod quote;
 mod reader;

@@ -99,6 +99,10 @@ async fn fetch(
         Query::Stats { largest } => {
             statements.stored_amount(connection, *largest).await.map(Outcome::Stats)
         }
+        Query::PruneCandidates(asked) => {
+            statements.prune_candidates(connection, asked).await.map(Outcome::Page)
+        }
+        Query::Prunable(step) => statements.prunable(connection, step).await.map(Outcome::Pruned),
         Query::Session { .. } => unreachable!("read together with others"),
     }
 }

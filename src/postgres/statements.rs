@@ -40,10 +40,10 @@ const MAX_ROWS_COUNTED: usize = 100_000;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Statements {
-    dialect: Dialect,
-    sessions: TableStatements,
+    pub dialect: Dialect,
+    pub sessions: TableStatements,
     has_server_id: bool,
-    events: TableStatements,
+    pub events: TableStatements,
     on_duplicate_event: OnDuplicate,
     /// Names of unique indexes over `(session_id, event_index)`.
     order_constraints: Vec<String>,
@@ -137,7 +137,7 @@ impl Statements {
             Write::Events(events) => {
                 !self.events.has_extra() && events.iter().any(|event| event.extra.is_some())
             }
-            Write::DeleteSession { .. } | Write::Probe(_) => false,
+            Write::DeleteSession { .. } | Write::Probe(_) | Write::Prune(_) => false,
         }
     }
 
@@ -514,7 +514,8 @@ impl Statements {
     }
 }
 
-fn no_row() -> Failure {
+/// As if the connection were lost.
+pub fn no_row() -> Failure {
     Failure::lost("the server gave no row".to_owned())
 }
 

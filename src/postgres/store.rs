@@ -79,6 +79,7 @@ async fn work(
         metrics,
         protocol: protocol(&options),
         on_duplicate_event: options.on_duplicate_event,
+        prune_pace: Cell::default(),
         attempt_timeout: settings.timeouts.query.unwrap_or(ATTEMPT_TIMEOUT),
         scan_timeout: settings.timeouts.query.unwrap_or(SCAN_TIMEOUT),
         schema: Schema::new(options.schema, options.migrate),

@@ -77,6 +77,15 @@ impl TableStatements {
         self.columns.iter().any(|column| column.spec.name == EXTRA)
     }
 
+    /// The bytes of the texts of a row of `stored`, as an expression.
+    pub fn text_bytes(&self) -> String {
+        let texts = self.columns.iter().filter(|column| column.spec.kind != Kind::Integer);
+        let lengths: Vec<String> = texts
+            .map(|column| format!("coalesce(octet_length(stored.{}::text), 0)", column.spec.name))
+            .collect();
+        lengths.join(" + ")
+    }
+
     /// Appends a statement that stores these rows.
     pub fn push_upsert<'row, const N: usize>(
         &self,

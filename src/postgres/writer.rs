@@ -11,6 +11,7 @@ use crate::store::{OperationResult, Outcome, PendingWrite, Write};
 use super::backend::{Backend, Calls, GivenUp};
 use super::deletion;
 use super::probe;
+use super::prune;
 use super::queue::{Queue, Round};
 use super::retry::Decision;
 
@@ -73,6 +74,10 @@ async fn run(
         [PendingWrite { write: Write::Probe(rows), called_at, .. }] => {
             probe::probe(backend, rows, *called_at).await?;
             Ok(vec![Outcome::Stored])
+        }
+        [pending @ PendingWrite { write: Write::Prune(step), .. }] => {
+            let pruned = prune::prune(backend, step, pending).await?;
+            Ok(vec![pruned])
         }
         writes => {
             upsert(backend, writes).await?;

@@ -6,6 +6,7 @@
 //! | `queue` | how writer and readers take their work off the backlog | any, under its lock |
 //! | `writer` | the write connection: group commit | `persist-writer` |
 //! | `deletion` | what is deleted in steps | `persist-writer` |
+//! | `prune` | what has become too old or too much | `persist-writer` |
 //! | `reader` | read-only connections for lists | `persist-reader` |
 //! | `backup` | a copy of the database | `persist-reader` |
 //! | `read_ahead` | the page that a scan will ask for next | any, under its lock |
@@ -32,6 +33,7 @@ mod filesystem;
 mod identity;
 mod options;
 mod place;
+mod prune;
 mod queue;
 mod read_ahead;
 mod reader;

@@ -18,6 +18,7 @@ use crate::store::{
 use super::backup;
 use super::connection::Location;
 use super::failure;
+use super::prune;
 use super::queue::{Job, Queue};
 use super::read_ahead::{self, ReadAhead};
 use super::statements::{self, Statements};
@@ -227,6 +228,8 @@ pub fn answer(connection: &Connection, statements: &Statements, query: &Query) -
         Query::Backup { filename, mode, progress } => {
             backup::back_up(connection, filename, *mode, progress).map(|()| Outcome::Stored)
         }
+        Query::PruneCandidates(asked) => prune::candidates(connection, asked).map(Outcome::Page),
+        Query::Prunable(step) => statements.prune.prunable(connection, step).map(Outcome::Pruned),
         Query::Stats { largest } => {
             statements::stored_amount(connection, *largest).map(Outcome::Stats)
         }

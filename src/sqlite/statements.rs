@@ -16,6 +16,7 @@ use crate::replay::{ReplayOptions, Window, WindowBuilder};
 use crate::store::{EventsQuery, SessionAmount, SessionsQuery, StoredAmount};
 
 use super::failure;
+use super::prune::PruneStatements;
 use super::rows::{count, event_row, event_row_leniently, session_row};
 use super::select::{Bound, Select, of_session};
 use super::table::{Upsert, has, select, sessions_source};
@@ -37,6 +38,8 @@ pub struct Statements {
     has_server_id: bool,
     upsert_session: Upsert,
     upsert_event: Upsert,
+    /// Of pruning.
+    pub prune: PruneStatements,
 }
 
 impl Statements {
@@ -58,6 +61,7 @@ impl Statements {
                 OnDuplicate::Replace,
             ),
             upsert_event: Upsert::new("events", &EVENTS, events, on_duplicate_event),
+            prune: PruneStatements::new(layout),
         }
     }
 

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::error::{DatabaseCode, StoreError};
 use crate::store::{
-    self, Completions, Metrics, MetricsSnapshot, Operation, OperationResult, Outcome, Query,
+    self, Completions, Metrics, MetricsSnapshot, Operation, OperationResult, Outcome, Pace, Query,
     SessionStore, Ticket, Write,
 };
 
@@ -59,7 +59,7 @@ impl SessionStore for PrivateStore {
         Some(match operation {
             Operation::Write(write) => {
                 let begun = Instant::now();
-                let applied = writer::apply(connection, &self.statements, &write);
+                let applied = writer::apply(connection, &self.statements, &write, Pace::default());
                 self.metrics.note_commit(begun.elapsed());
                 self.metrics.note_stored(usize::from(applied.is_ok()));
                 applied.map(|(outcome, _)| outcome).map_err(failure::store_error)

@@ -16,7 +16,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::error::{LockTimeout, StoreError};
 use crate::store::{
     Activity, Batch, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult,
-    Outcome, Patience, PendingWrite, Probe, Trouble, Write,
+    Outcome, Pace, Patience, PendingWrite, Probe, Trouble, Write,
 };
 
 use super::checkpointer::Checkpointer;
@@ -58,6 +58,8 @@ pub struct Writer {
     lock_wait: Cell<Lasting>,
     /// What goes on in steps, the next first.
     deletions: VecDeque<Deletion>,
+    /// How many rows are pruned at a time.
+    prune_pace: Cell<Pace>,
     /// Until when the lock is left to other processes.
     rests_until: Instant,
     /// The size of the WAL after the last commit; none without a WAL.
@@ -107,6 +109,7 @@ impl Writer {
             lock_wait: Cell::default(),
             shared: Arc::new(shared),
             deletions: VecDeque::new(),
+            prune_pace: Cell::default(),
             rests_until: Instant::now(),
             wal_pages,
             last_wal_pages: 0,
@@ -194,7 +197,7 @@ impl Writer {
 
     fn commit_alone(&self, pending: &PendingWrite) -> Progress {
         let applied = self.transaction(pending.patience(), |transaction| {
-            apply_in_batch(transaction, &self.shared.statements, pending)
+            self.apply_in_batch(transaction, pending)
         });
         match applied {
             Ok((progress, _)) => progress,
@@ -209,12 +212,13 @@ impl Writer {
         let Some(patience) = batch.writes.first().map(PendingWrite::patience) else {
             return Ok(Vec::new());
         };
-        self.transaction(patience, |transaction| {
+        let mut begun = Instant::now();
+        let result = self.transaction(patience, |transaction| {
+            begun = Instant::now();
             let mut progress = Vec::with_capacity(batch.writes.len());
             let mut deleted_rows = 0;
             while let Some(pending) = batch.writes.get(progress.len()) {
-                let (of_write, deleted) =
-                    apply_in_batch(transaction, &self.shared.statements, pending)?;
+                let (of_write, deleted) = self.apply_in_batch(transaction, pending)?;
                 progress.push(of_write);
                 deleted_rows += deleted;
                 if deleted_rows >= MAX_ROWS_DELETED_IN_A_BATCH {
@@ -225,7 +229,37 @@ impl Writer {
                 }
             }
             Ok(progress)
-        })
+        });
+        // In a transaction of its own, and to commit it is much of what it takes.
+        if let [PendingWrite { write: Write::Prune(_), .. }] = batch.writes.as_slice() {
+            let mut pace = self.prune_pace.get();
+            pace.note(begun.elapsed());
+            self.prune_pace.set(pace);
+        }
+        result
+    }
+
+    /// How far a write came, and how many rows it deleted. An `Err` of the whole has ended the
+    /// transaction, as some errors do.
+    fn apply_in_batch(
+        &self,
+        connection: &Connection,
+        pending: &PendingWrite,
+    ) -> rusqlite::Result<(Progress, usize)> {
+        let statements = &self.shared.statements;
+        if let Write::DeleteSession { id } = &pending.write
+            && statements::is_large(connection, id)?
+        {
+            return Ok((Progress::Begun, 0));
+        }
+        match apply(connection, statements, &pending.write, self.prune_pace.get()) {
+            Err(error) if connection.is_autocommit() => Err(error),
+            Err(error) => {
+                let error = failure::store_error_of_write(connection, error);
+                Ok((Progress::Done(Err(error)), 0))
+            }
+            Ok((outcome, deleted)) => Ok((Progress::Done(Ok(outcome)), deleted)),
+        }
     }
 
     /// Runs statements in a transaction that waits for a lock with this patience. Whatever ends it
@@ -375,34 +409,13 @@ fn panicked() -> Progress {
     Progress::Done(Err(writer_panicked()))
 }
 
-/// How far a write came, and how many rows it deleted. An `Err` of the whole has ended the
-/// transaction, as some errors do.
-fn apply_in_batch(
-    connection: &Connection,
-    statements: &Statements,
-    pending: &PendingWrite,
-) -> rusqlite::Result<(Progress, usize)> {
-    if let Write::DeleteSession { id } = &pending.write
-        && statements::is_large(connection, id)?
-    {
-        return Ok((Progress::Begun, 0));
-    }
-    match apply(connection, statements, &pending.write) {
-        Err(error) if connection.is_autocommit() => Err(error),
-        Err(error) => {
-            let error = failure::store_error_of_write(connection, error);
-            Ok((Progress::Done(Err(error)), 0))
-        }
-        Ok((outcome, deleted)) => Ok((Progress::Done(Ok(outcome)), deleted)),
-    }
-}
-
 /// Does what a write says, in the transaction that is open or else in its own, whole or not at all.
 /// Returns how many rows it deleted too.
 pub fn apply(
     connection: &Connection,
     statements: &Statements,
     write: &Write,
+    prune_pace: Pace,
 ) -> rusqlite::Result<(Outcome, usize)> {
     match write {
         Write::Event(event) => {
@@ -418,6 +431,10 @@ pub fn apply(
         Write::DeleteSession { id } => whole(connection, || {
             let rows = statements::delete_session(connection, id)?;
             Ok((Outcome::Deleted(rows > 0), rows))
+        }),
+        Write::Prune(step) => whole(connection, || {
+            let pruned = statements.prune.prune(connection, step, prune_pace.rows())?;
+            Ok((Outcome::Pruned(pruned), 0))
         }),
         Write::Probe(rows) => probe(connection, statements, rows).map(|()| (Outcome::Stored, 0)),
     }

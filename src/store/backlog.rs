@@ -541,7 +541,7 @@ impl Batch {
         if self.count == 0 {
             return true;
         }
-        !(self.goes_alone || rules.are_concurrent && next.write.goes_alone())
+        !(self.goes_alone || next.write.goes_alone(rules.are_concurrent))
             && self.count < self.max_together.min(next.max_together)
             && self.rows.saturating_add(next.write.rows()) <= rules.max_rows
             && self.bytes.saturating_add(next.bytes) <= rules.max_bytes
@@ -549,7 +549,7 @@ impl Batch {
 
     /// Takes a write into account that is about to be among the others.
     fn note(&mut self, next: &PendingWrite, rules: &BatchRules) {
-        self.goes_alone = rules.are_concurrent && next.write.goes_alone();
+        self.goes_alone = next.write.goes_alone(rules.are_concurrent);
         self.max_together = if self.count == 0 {
             next.max_together
         } else {

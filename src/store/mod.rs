@@ -6,6 +6,7 @@
 //! | `session_store` | the trait that a backend implements, and whom it tells |
 //! | `backlog` | what waits to be written, and the reads that wait for it; pure |
 //! | `unsettled` | which writes aren't settled; pure |
+//! | `prune` | what pruning asks of a backend; pure |
 //! | `pace` | how much of a long work to do at a time; pure |
 //! | `metrics` | how a store does: commits, retries, waits |
 //! | `trouble` | what no call has failed from, or not yet; pure |
@@ -16,6 +17,7 @@ mod metrics;
 mod operation;
 mod pace;
 mod probe;
+mod prune;
 mod session_store;
 #[cfg(test)]
 pub mod testing;
@@ -31,6 +33,7 @@ pub use operation::{
 };
 pub use pace::Pace;
 pub use probe::Probe;
+pub use prune::{Candidates, CandidatesQuery, Place, Prune, PruneStep, Pruned};
 pub use session_store::{
     Completion, Completions, DEFAULT_MAX_QUEUED_BYTES, OperationResult, SessionStore, Ticket,
     reject_as_closed,

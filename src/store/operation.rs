@@ -9,6 +9,7 @@ use crate::replay::{ReplayOptions, Window};
 
 use super::backup::BackupProgress;
 use super::probe::Probe;
+use super::prune::{CandidatesQuery, PruneStep, Pruned};
 
 /// One call of a driver.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub enum Write {
     DeleteSession { id: String },
     /// Shows that these rows could be stored, and stores nothing.
     Probe(Box<Probe>),
+    /// Deletes some of what has become too old or too much.
+    Prune(Box<PruneStep>),
 }
 
 /// What a read wants.
@@ -61,6 +64,10 @@ pub enum Query {
     SessionsWithoutRecord { after: Option<String>, limit: u64 },
     /// How much is stored.
     Stats { largest: u64 },
+    /// Sessions that may have to be pruned.
+    PruneCandidates(CandidatesQuery),
+    /// What pruning would delete.
+    Prunable(PruneStep),
     /// To copy all of it into a file that isn't there yet. Of SQLite alone.
     Backup { filename: String, mode: u32, progress: Arc<BackupProgress> },
 }
@@ -176,6 +183,8 @@ pub enum Outcome {
     Count(u64),
     /// How much is stored.
     Stats(StoredAmount),
+    /// What was pruned, or would be.
+    Pruned(Pruned),
 }
 
 /// A part of what is stored, that a write touches or a query must see.
@@ -206,6 +215,8 @@ impl Operation {
     /// record are; lists and counts only look.
     pub fn each_active_session<'call>(&'call self, mut visit: impl FnMut(&'call str)) {
         match self {
+            // Nobody's course.
+            Self::Write(Write::Prune(_)) => {}
             Self::Write(write) => write.touches(|scope| match scope {
                 Scope::Session(id) | Scope::Events(id) => visit(id),
                 Scope::Event(_) | Scope::AllSessions | Scope::All => {}
@@ -230,7 +241,20 @@ impl Write {
             Self::DeleteSession { id } => {
                 [Scope::Session(id), Scope::Events(id)].into_iter().for_each(visit);
             }
+            Self::Prune(step) => {
+                let scopes = |id: &'write String| [Scope::Session(id), Scope::Events(id)];
+                step.sessions.iter().flat_map(scopes).for_each(visit);
+            }
             Self::Probe(_) => {}
+        }
+    }
+
+    /// Calls `visit` with each event that it inserts.
+    pub fn each_event<'write>(&'write self, visit: impl FnMut(&'write SessionEvent)) {
+        match self {
+            Self::Event(event) => std::slice::from_ref(event).iter().for_each(visit),
+            Self::Events(events) => events.iter().for_each(visit),
+            _ => {}
         }
     }
 
@@ -240,14 +264,19 @@ impl Write {
         matches!(self, Self::DeleteSession { .. })
     }
 
-    /// Whether a backend that sends several transactions at a time does it in one of its own.
-    pub fn goes_alone(&self) -> bool {
-        matches!(self, Self::DeleteSession { .. } | Self::Probe(_))
+    /// Whether it has a transaction of its own, in a backend that has several under way at a time or
+    /// one after another.
+    pub fn goes_alone(&self, are_concurrent: bool) -> bool {
+        match self {
+            Self::DeleteSession { .. } | Self::Probe(_) => are_concurrent,
+            Self::Prune(_) => true,
+            Self::Session(_) | Self::Event(_) | Self::Events(_) => false,
+        }
     }
 
     /// Whether nothing is stored by it: the end of the store, or of the process, needn't wait.
     pub fn stores_nothing(&self) -> bool {
-        matches!(self, Self::Probe(_))
+        matches!(self, Self::Probe(_) | Self::Prune(_))
     }
 
     /// How many rows it stores, as far as the call itself tells.
@@ -255,7 +284,7 @@ impl Write {
         match self {
             Self::Events(events) => events.len(),
             Self::Session(_) | Self::Event(_) | Self::DeleteSession { .. } => 1,
-            Self::Probe(_) => 0,
+            Self::Probe(_) | Self::Prune(_) => 0,
         }
     }
 
@@ -270,6 +299,7 @@ impl Write {
             }
             Self::DeleteSession { id } => id.len(),
             Self::Probe(_) => std::mem::size_of::<Probe>(),
+            Self::Prune(step) => step.bytes(),
         };
         std::mem::size_of::<Self>().saturating_add(held)
     }
@@ -287,6 +317,8 @@ impl Query {
             Self::CountEvents { session_id: None, .. }
             | Self::SessionsWithoutRecord { .. }
             | Self::Stats { .. }
+            | Self::PruneCandidates(_)
+            | Self::Prunable(_)
             | Self::Backup { .. } => Scope::All,
         }
     }
@@ -298,6 +330,8 @@ impl Query {
             Self::CountSessions(_)
             | Self::CountEvents { .. }
             | Self::SessionsWithoutRecord { .. }
+            | Self::PruneCandidates(_)
+            | Self::Prunable(_)
             | Self::Backup { .. } => true,
             Self::Stats { largest } => *largest > 0,
             Self::Session { .. } | Self::Sessions(_) | Self::Events(_) | Self::Replay(_) => false,

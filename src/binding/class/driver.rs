@@ -14,7 +14,7 @@ use crate::binding::convert::realm::{Kept, Realm};
 use crate::binding::convert::{outcomes, replay_options};
 use crate::binding::promise::bridge::{self, Listener};
 use crate::binding::promise::environment::Environment;
-use crate::binding::promise::handle::Handle;
+use crate::binding::promise::handle::{Handle, RETENTION};
 use crate::replay::ReplayOptions;
 use crate::store::{BackupProgress, Operation, Probe, SessionStore, Write};
 
@@ -31,6 +31,8 @@ pub struct Driver {
     window: Option<ReplayOptions>,
     /// Whether its methods give a [`TracedCall`] to submit.
     is_traced: bool,
+    /// Whether nobody but retention calls it.
+    is_of_retention: bool,
 }
 
 /// A backup under way.
@@ -77,7 +79,13 @@ impl Driver {
         environment.add(&store);
         let handle = Rc::new(Handle::new(realm, database, store, on_error));
         environment.bridge.watch(&handle, listener);
-        Self { calls: Calls { environment, handle }, system, window: None, is_traced: false }
+        Self {
+            calls: Calls { environment, handle },
+            system,
+            window: None,
+            is_traced: false,
+            is_of_retention: false,
+        }
     }
 
     fn realm(&self) -> &Realm {
@@ -94,6 +102,7 @@ impl Driver {
         name: &'static str,
         arguments: Arguments,
     ) -> napi::Result<Unknown<'env>> {
+        let name = if self.is_of_retention { RETENTION } else { name };
         match arguments {
             Ok(operation) if self.is_traced => {
                 TracedCall::new(self.calls.clone(), name, operation).into_unknown(env)
@@ -292,6 +301,25 @@ impl Driver {
         self.submit(env, "backup", arguments)
     }
 
+    /// A page of ids of sessions that may have to be pruned.
+    #[napi]
+    pub fn prune_candidates<'env>(
+        &self,
+        env: &'env Env,
+        of: Unknown<'_>,
+        cursor: Unknown<'_>,
+    ) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::prune_candidates(of, cursor);
+        self.submit(env, "prune", arguments)
+    }
+
+    /// Prunes some sessions, or says what would go.
+    #[napi]
+    pub fn prune<'env>(&self, env: &'env Env, step: Unknown<'_>) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::prune(step);
+        self.submit(env, "prune", arguments)
+    }
+
     /// Whether rows could be stored.
     #[napi]
     pub fn ready<'env>(&self, env: &'env Env) -> napi::Result<Unknown<'env>> {
@@ -316,6 +344,12 @@ impl Driver {
     #[napi]
     pub fn is_at_rest(&self, session_id: String) -> bool {
         self.calls.handle.is_at_rest(&session_id)
+    }
+
+    /// Whether this driver was called for the session within the last hour.
+    #[napi]
+    pub fn was_used_lately(&self, session_id: String) -> bool {
+        self.calls.handle.was_used_lately(&session_id)
     }
 
     /// Whether all calls so far were answered at once, as they are in memory.
@@ -353,6 +387,25 @@ impl Driver {
     pub fn traced(&self) -> Self {
         let window = self.window.clone();
         Self { calls: self.calls.clone(), window, is_traced: true, ..*self }
+    }
+
+    /// The same, for calls that nobody has made.
+    #[napi]
+    pub fn for_retention(&self) -> Self {
+        let calls = self.calls.clone();
+        Self { calls, window: None, is_traced: false, is_of_retention: true, ..*self }
+    }
+
+    /// Sessions that have got so many events more are remembered.
+    #[napi]
+    pub fn watch_growth(&self, events: f64) {
+        self.calls.handle.watch_growth(events);
+    }
+
+    /// The ids of these sessions since the last call.
+    #[napi]
+    pub fn take_grown(&self) -> Vec<String> {
+        self.calls.handle.take_grown()
     }
 
     /// What kind of database it is, as OpenTelemetry names it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use napi::bindgen_prelude::{JsObjectValue, Unknown};
-use napi::{Env, JsValue};
+use napi::{Env, JsValue, ValueType};
 
 use crate::binding::warning;
 use crate::cursor::{self, List};
@@ -12,7 +12,8 @@ use crate::filter::{EventsFilter, Order};
 use crate::model::{PageRequest, SessionEvent};
 use crate::replay::ReplayOptions;
 use crate::store::{
-    BackupProgress, EventsQuery, Operation, Query, ReplayForm, ReplayQuery, SessionsQuery, Write,
+    BackupProgress, Candidates, CandidatesQuery, EventsQuery, Operation, Place, Prune, PruneStep,
+    Query, ReplayForm, ReplayQuery, SessionsQuery, Write,
 };
 
 use super::error::CallError;
@@ -32,6 +33,8 @@ const MAX_EVENTS_BYTES: usize = 64 * 1024 * 1024;
 const STREAM_ROWS: u64 = 1_000;
 /// … and about this many bytes, so that a stream of any length takes no more.
 const STREAM_BYTES: usize = 1024 * 1024;
+/// So many sessions are looked for at a time.
+const PRUNE_CANDIDATES: u64 = 1_000;
 /// `stats` says of at most this many sessions how large they are.
 const MAX_LARGEST: u64 = 10_000;
 
@@ -119,6 +122,46 @@ pub fn stats(options: Unknown<'_>) -> Arguments {
     let options = Options::of(options, "options")?.only(&["largest"], &[])?;
     let largest = options.whole_number("largest", MAX_LARGEST)?.unwrap_or_default();
     Ok(Operation::Read(Query::Stats { largest }))
+}
+
+/// Sessions that may have to be pruned: those of more than `maxEvents`, or idle since `before`, which
+/// may also have been destroyed before a time.
+pub fn prune_candidates(of: Unknown<'_>, cursor: Unknown<'_>) -> Arguments {
+    let of = Options::of(of, "of")?.only(&["maxEvents", "before", "destroyedBefore"], &[])?;
+    let candidates = match of.whole_number("maxEvents", u64::MAX)? {
+        Some(max_events) => Candidates::Large { max_events },
+        None => Candidates::Idle {
+            before: of.required_integer("before")?,
+            destroyed_before: of.integer("destroyedBefore")?,
+        },
+    };
+    let after = match cursor.get_type()? {
+        ValueType::Undefined => None,
+        _ => Place::parse(&values::identifier(cursor, "cursor")?),
+    };
+    let query = CandidatesQuery { of: candidates, after, limit: PRUNE_CANDIDATES };
+    Ok(Operation::Read(Query::PruneCandidates(query)))
+}
+
+/// Prunes some of these sessions: the events of each but for the newest, or whole ones. With
+/// `isDry`, says what would go.
+pub fn prune(step: Unknown<'_>) -> Arguments {
+    let names = ["sessions", "keep", "before", "destroyedBefore", "moreThan", "isDry"];
+    let step = Options::of(step, "step")?.only(&names, &[])?;
+    let what = match step.whole_number("keep", u64::MAX)? {
+        Some(keep) => Prune::Events { keep },
+        None => Prune::Sessions {
+            before: step.required_integer("before")?,
+            destroyed_before: step.integer("destroyedBefore")?,
+            more_than: step.whole_number("moreThan", u64::MAX)?,
+        },
+    };
+    let is_dry = step.boolean("isDry")?.unwrap_or(false);
+    let step = PruneStep { sessions: step.texts("sessions")?, what };
+    Ok(match is_dry {
+        true => Operation::Read(Query::Prunable(step)),
+        false => Operation::Write(Write::Prune(Box::new(step))),
+    })
 }
 
 /// `updateSession(session)`.

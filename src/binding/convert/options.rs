@@ -73,6 +73,26 @@ impl<'env> Options<'env> {
         Ok(value.filter(|value| !values::is_nullish(value).unwrap_or(false)))
     }
 
+    /// A whole number of either sign.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>, CallError> {
+        let value = self.present(name)?;
+        value.map(|value| values::integer(value, || self.full_name(name))).transpose()
+    }
+
+    /// As [`Self::integer`], where there must be one.
+    pub fn required_integer(&self, name: &str) -> Result<i64, CallError> {
+        self.integer(name)?
+            .ok_or_else(|| CallError::expected(&self.full_name(name), "a whole number"))
+    }
+
+    /// An array of texts.
+    pub fn texts(&self, name: &str) -> Result<Vec<String>, CallError> {
+        let Some(value) = self.present(name)? else { return Ok(Vec::new()) };
+        let texts = values::elements(&value)?;
+        let full_name = self.full_name(name);
+        texts.into_iter().map(|text| values::identifier(text, &full_name)).collect()
+    }
+
     /// A whole number from 0 to `max`.
     pub fn whole_number(&self, name: &str, max: u64) -> Result<Option<u64>, CallError> {
         self.whole_number_within(name, 0..=max)

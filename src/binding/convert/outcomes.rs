@@ -10,7 +10,9 @@ use napi::{Env, JsValue};
 use crate::error::StoreError;
 use crate::json as json_text;
 use crate::model::{JsonText, Page};
-use crate::store::{Latencies, MetricsSnapshot, Outcome, Replay, SessionAmount, StoredAmount};
+use crate::store::{
+    Latencies, MetricsSnapshot, Outcome, Pruned, Replay, SessionAmount, StoredAmount,
+};
 
 use super::error::CallError;
 use super::json::{self, MAX_JSON_BYTES};
@@ -39,6 +41,7 @@ pub fn to_js<'env>(
         Outcome::Stats(amount) => {
             Ok(Answer::without_rows(stored_amount(env, realm, &amount)?.to_unknown()))
         }
+        Outcome::Pruned(found) => Ok(Answer::without_rows(pruned(env, realm, found)?.to_unknown())),
         Outcome::Session(None) => Ok(Answer::of(().into_unknown(env)?, 0, 0)),
         Outcome::Session(Some(text)) => Ok(Answer::of(session(env, realm, &text)?, 1, text.len())),
         Outcome::Page(found) => page(env, realm, found),
@@ -86,6 +89,17 @@ fn page<'env>(env: &'env Env, realm: &Realm, page: Page) -> Result<Answer<'env>,
         result.set_named_property("nextCursor", next_cursor)?;
     }
     Ok(Answer::of(result.to_unknown(), rows, bytes))
+}
+
+/// `{ handled, sessions, events, bytes, isElsewhere }`.
+fn pruned<'env>(env: &'env Env, realm: &Realm, pruned: Pruned) -> napi::Result<Object<'env>> {
+    let mut result = realm.object(env)?;
+    result.set_named_property("handled", number(pruned.handled))?;
+    result.set_named_property("sessions", number(pruned.sessions))?;
+    result.set_named_property("events", number(pruned.events))?;
+    result.set_named_property("bytes", number(pruned.bytes))?;
+    result.set_named_property("isElsewhere", pruned.is_elsewhere)?;
+    Ok(result)
 }
 
 /// `{ text, events, firstEventIndex, lastEventIndex, truncated }`.

@@ -19,7 +19,7 @@ const MAX_TIMEOUT_MS: u64 = 2_147_483_647;
 /// It bounds the first attempt too: less would fail where nothing is wrong.
 const MIN_RETRY_TIMEOUT_MS: u64 = 100;
 
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 13] = [
     "connectionString",
     "pool",
     "poolConfig",
@@ -28,6 +28,9 @@ const OPTIONS: [&str; 10] = [
     "preparedStatements",
     "retryTimeoutMs",
     "onDuplicateEvent",
+    "retention",
+    "maxSessions",
+    "maxEventsPerSession",
     "maxQueuedBytes",
     "onError",
 ];

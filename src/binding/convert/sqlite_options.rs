@@ -15,13 +15,16 @@ use super::values;
 /// What SQLite counts to.
 const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
 
-const OPTIONS: [&str; 7] = [
+const OPTIONS: [&str; 10] = [
     "filename",
     "durability",
     "fileMode",
     "busyTimeoutMs",
     "maxQueuedBytes",
     "onDuplicateEvent",
+    "retention",
+    "maxSessions",
+    "maxEventsPerSession",
     "onError",
 ];
 /// Without these, the driver itself couldn't use the file.

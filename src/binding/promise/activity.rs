@@ -12,6 +12,11 @@ use smallvec::SmallVec;
 
 use crate::store::Operation;
 
+/// Who was used within this time is in use.
+const LATELY: Duration = Duration::from_secs(60 * 60);
+/// With so many sessions, those that aren't in use are forgotten.
+const MANY: usize = 10_000;
+
 /// The activity of one driver.
 #[derive(Default)]
 pub struct Activity {
@@ -22,14 +27,88 @@ pub struct Activity {
     of_session: RefCell<HashMap<u64, usize, RandomState>>,
     /// When the last of these calls began or ended.
     last: Cell<Option<Instant>>,
+    /// When the last of each session began.
+    uses: RefCell<Uses>,
+    growth: RefCell<Growth>,
+}
+
+/// How many events each session has got, where somebody watches.
+#[derive(Default)]
+struct Growth {
+    /// After so many, a session has grown; `None` while nobody watches.
+    threshold: Option<f64>,
+    /// By the session's hash.
+    inserted: HashMap<u64, f64, RandomState>,
+    grown: Vec<String>,
+}
+
+/// See [`Activity`].
+struct Uses {
+    /// By the session's hash.
+    last: HashMap<u64, Instant, RandomState>,
+    /// At this size it is looked through.
+    max: usize,
 }
 
 /// A call that counts, by its sessions.
 pub struct Active(SmallVec<[u64; 1]>);
 
+impl Default for Uses {
+    fn default() -> Self {
+        Self { last: HashMap::default(), max: MANY }
+    }
+}
+
+impl Growth {
+    fn note(&mut self, hasher: &RandomState, session_id: &str) {
+        let Some(threshold) = self.threshold else { return };
+        let session = hasher.hash_one(session_id);
+        let inserted = self.inserted.entry(session).or_default();
+        *inserted += 1.0;
+        if *inserted >= threshold {
+            self.inserted.remove(&session);
+            self.grown.push(session_id.to_owned());
+        }
+        // Who starts over is found a little later.
+        if self.inserted.len() > MANY {
+            self.inserted.clear();
+        }
+    }
+}
+
+impl Uses {
+    fn note(&mut self, session: u64, now: Instant) {
+        self.last.insert(session, now);
+        if self.last.len() > self.max {
+            self.last.retain(|_, last| now.duration_since(*last) < LATELY);
+            self.max = MANY.max(2 * self.last.len());
+        }
+    }
+}
+
 impl Activity {
+    /// Whether a call of this session began within the last hour.
+    pub fn was_used_lately(&self, session_id: &str, now: Instant) -> bool {
+        let last = self.uses.borrow().last.get(&self.hasher.hash_one(session_id)).copied();
+        last.is_some_and(|last| now.duration_since(last) < LATELY)
+    }
+
+    /// Sessions that have got so many events from here on are remembered.
+    pub fn watch_growth(&self, events: f64) {
+        self.growth.borrow_mut().threshold = Some(events);
+    }
+
+    /// The ids of these sessions since the last call.
+    pub fn take_grown(&self) -> Vec<String> {
+        std::mem::take(&mut self.growth.borrow_mut().grown)
+    }
+
     /// A call begins. `None` if it doesn't count.
     pub fn begin(&self, operation: &Operation, now: Instant) -> Option<Active> {
+        if let Operation::Write(write) = operation {
+            let mut growth = self.growth.borrow_mut();
+            write.each_event(|event| growth.note(&self.hasher, &event.session_id));
+        }
         let mut sessions: SmallVec<[u64; 1]> = SmallVec::new();
         operation.each_active_session(|id| sessions.push(self.hasher.hash_one(id)));
         sessions.sort_unstable();
@@ -37,6 +116,7 @@ impl Activity {
         if sessions.is_empty() {
             return None;
         }
+        sessions.iter().for_each(|session| self.uses.borrow_mut().note(*session, now));
         let mut of_session = self.of_session.borrow_mut();
         for session in &sessions {
             *of_session.entry(*session).or_default() += 1;
@@ -96,6 +176,26 @@ mod tests {
         activity.end(get, now);
         assert!(activity.is_at_rest("s"));
         assert_eq!(activity.quiet(now + Duration::from_secs(1)), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_session_is_in_use_for_an_hour_after_a_call() {
+        let (activity, now) = (Activity::default(), Instant::now());
+        let insert = activity.begin(&testing::insert("s", 1), now).unwrap();
+        activity.end(insert, now);
+        assert!(activity.was_used_lately("s", now) && !activity.was_used_lately("t", now));
+        assert!(!activity.was_used_lately("s", now + LATELY));
+    }
+
+    #[test]
+    fn uses_that_are_long_past_are_forgotten() {
+        let (mut uses, now) = (Uses { max: 2, ..Uses::default() }, Instant::now());
+        let later = now + LATELY;
+        [1, 2].into_iter().for_each(|session| uses.note(session, now));
+        [3, 4].into_iter().for_each(|session| uses.note(session, later));
+        let mut kept: Vec<u64> = uses.last.into_keys().collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [3, 4]);
     }
 
     #[test]

@@ -290,6 +290,7 @@ impl Bridge {
             }
             Err(error) => {
                 let error = error.into_js_or_thrown(env, realm, Some(&handle.database));
+                let begun = begun.filter(|begun| begun.is_worth_telling(failure.as_ref()));
                 let told = begun.map_or(Ok(()), |mut begun| {
                     handle.tell(env, &error, begun.operation, begun.take_session_id())
                 });

@@ -21,6 +21,9 @@ use crate::store::{
 use super::activity::{Active, Activity};
 use super::health::{Health, Kind};
 
+/// What calls are known by that nobody has made.
+pub const RETENTION: &str = "retention";
+
 /// A call that has its promise.
 pub struct Begun {
     /// What users know it by.
@@ -172,6 +175,21 @@ impl Handle {
         self.activity.is_at_rest(session_id)
     }
 
+    /// As [`Activity::watch_growth`].
+    pub fn watch_growth(&self, events: f64) {
+        self.activity.watch_growth(events);
+    }
+
+    /// As [`Activity::take_grown`].
+    pub fn take_grown(&self) -> Vec<String> {
+        self.activity.take_grown()
+    }
+
+    /// Whether this driver was called for the session within the last hour.
+    pub fn was_used_lately(&self, session_id: &str) -> bool {
+        self.activity.was_used_lately(session_id, Instant::now())
+    }
+
     /// How long there has been no write and no `getSession`; `None` while one is outstanding. For
     /// good once it is closed.
     pub fn quiet(&self) -> Option<Duration> {
@@ -274,6 +292,11 @@ impl OldestCalls {
 }
 
 impl Begun {
+    /// Whether its error is told of. That work in the background ends with the store is no trouble.
+    pub fn is_worth_telling(&self, error: Option<&StoreError>) -> bool {
+        self.operation != RETENTION || error != Some(&StoreError::Closed)
+    }
+
     /// The session that it is for, where somebody is told of errors.
     pub fn take_session_id(&mut self) -> Option<String> {
         self.session_id.take()

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
-use crate::store::{NOTICEABLE, Operation, Write};
+use crate::store::{NOTICEABLE, Operation, Query, Write};
 
 /// A failure that is longer ago says little of now: who takes a server out of traffic because of it
 /// must put it back some time, and without traffic there is no call that could succeed.
@@ -45,6 +45,8 @@ pub enum Kind {
     Probe,
     /// As a write. That the role may not delete says nothing of other writes.
     Deletion,
+    /// Whether the store can be kept small.
+    Upkeep,
 }
 
 impl Kind {
@@ -53,6 +55,9 @@ impl Kind {
         match operation {
             Operation::Write(Write::Probe(_)) => Self::Probe,
             Operation::Write(Write::DeleteSession { .. }) => Self::Deletion,
+            Operation::Write(Write::Prune(_)) | Operation::Read(Query::PruneCandidates(_)) => {
+                Self::Upkeep
+            }
             Operation::Write(_) => Self::Write,
             Operation::Read(_) => Self::Read,
         }
@@ -63,7 +68,7 @@ impl Kind {
         match self {
             Self::Probe => *error != StoreError::Closed,
             Self::Deletion => error.is_of_the_store() && !error.is_missing_privilege(),
-            Self::Write | Self::Read => error.is_of_the_store(),
+            Self::Write | Self::Read | Self::Upkeep => error.is_of_the_store(),
         }
     }
 }
@@ -80,6 +85,7 @@ struct Failures {
 pub struct Health {
     writes: Option<Failures>,
     reads: Option<Failures>,
+    upkeep: Option<Failures>,
     ok_since: Instant,
     closed: Option<Instant>,
 }
@@ -87,7 +93,7 @@ pub struct Health {
 impl Health {
     /// Of a driver that was opened now.
     pub fn new(now: Instant) -> Self {
-        Self { writes: None, reads: None, ok_since: now, closed: None }
+        Self { writes: None, reads: None, upkeep: None, ok_since: now, closed: None }
     }
 
     /// A call has ended well, after this time; `None` where any time is all right.
@@ -97,6 +103,7 @@ impl Health {
                 self.writes.take().is_some() | self.reads.take().is_some()
             }
             Kind::Read => self.reads.take().is_some(),
+            Kind::Upkeep => self.upkeep.take().is_some(),
         };
         if was_failing || took.is_some_and(|took| took >= NOTICEABLE) {
             self.ok_since = now;
@@ -108,6 +115,7 @@ impl Health {
         let failures = match kind {
             Kind::Write | Kind::Probe | Kind::Deletion => &mut self.writes,
             Kind::Read => &mut self.reads,
+            Kind::Upkeep => &mut self.upkeep,
         };
         failures.get_or_insert(Failures { first: now, last: now }).last = now;
     }
@@ -132,6 +140,9 @@ impl Health {
                 true => (State::Failing, first),
                 false => (State::Degraded, last + RECENT),
             };
+        }
+        if let Some(upkeep) = self.upkeep {
+            return (State::Degraded, upkeep.first);
         }
         match oldest.and_then(|oldest| oldest.checked_sub(NOTICEABLE)) {
             Some(late) => (State::Degraded, now.checked_sub(late).unwrap_or(now)),
@@ -187,6 +198,18 @@ mod tests {
         health.note_failure(Kind::Write, start);
         let later = start + RECENT + SECOND;
         assert_eq!(health.state(None, later), (State::Degraded, start + RECENT));
+    }
+
+    #[test]
+    fn upkeep_that_failed_degrades_until_it_succeeds() {
+        let start = Instant::now();
+        let mut health = Health::new(start);
+        health.note_failure(Kind::Upkeep, start + SECOND);
+        health.note_success(Kind::Write, None, start + 2 * SECOND);
+        let later = start + 2 * RECENT;
+        assert_eq!(health.state(None, later), (State::Degraded, start + SECOND));
+        health.note_success(Kind::Upkeep, None, later);
+        assert_eq!(health.state(None, later), (State::Ok, later));
     }
 
     #[test]

@@ -1,0 +1,211 @@
+/**
+ * Pruning: what is too old or too much goes, in steps that the addon sizes so that nobody waits long
+ * for one. What has to go is found by reading, off the path of writes; each step looks again, in the
+ * transaction that deletes.
+ */
+"use strict";
+
+// Not the global ones: an application's tests may have put others there, which stand still.
+const { performance } = require("node:perf_hooks");
+const { setTimeout } = require("node:timers");
+const { invalidArgument } = require("./errors.js");
+const { LIMITS, readLimits } = require("./limits.js");
+const { requireFunction, requireMs, requireOptions, requireSignal } = require("./options.js");
+
+/** No session with an event that is younger is removed. */
+const HOUR_MS = 3_600_000;
+/** A step is for at most so many sessions. */
+const SESSIONS_A_STEP = 100;
+/** Between two tries, while another process prunes. */
+const ELSEWHERE_MS = 100;
+/** Between two calls of `onProgress`. */
+const PROGRESS_MS = 100;
+
+/** `prune` of index.d.ts. `handle` is the driver's, `submit` what to call in its place. */
+exports.prune = async (handle, submit, options) => {
+  const { limits, dryRun, maxDurationMs, signal, onProgress } = read(options);
+  const end = performance.now() + maxDurationMs;
+  const isOver = () => signal?.aborted === true || performance.now() >= end;
+  const tell = atMostEvery(PROGRESS_MS, onProgress);
+  const pass = new Pass(handle, submit, { isDry: dryRun, isOver, tell, pause });
+  const done = await pass.run(limits);
+  onProgress?.(pass.progress);
+  return { ...pass.progress, done };
+};
+
+function read(options) {
+  const others = ["dryRun", "maxDurationMs", "signal", "onProgress"];
+  requireOptions(options, [...LIMITS, ...others]);
+  const { dryRun = false, maxDurationMs, signal, onProgress } = options;
+  const limits = readLimits(options);
+  if (Object.keys(limits).length === 0) {
+    throw invalidArgument(`options must have at least one of ${LIMITS.join(", ")}`);
+  }
+  if (typeof dryRun !== "boolean") throw invalidArgument("options.dryRun must be true or false");
+  if (maxDurationMs !== undefined) requireMs({ maxDurationMs });
+  requireSignal("options.signal", signal);
+  requireFunction("options.onProgress", onProgress);
+  return { limits, dryRun, maxDurationMs: maxDurationMs ?? Infinity, signal, onProgress };
+}
+
+/** One go through a store. */
+class Pass {
+  #handle;
+  #submit;
+  #how;
+  /** Sessions that a dry run takes for gone, and how many of them have a record. */
+  #gone = new Set();
+  #goneRecords = 0;
+  progress = { sessions: 0, events: 0, bytes: 0 };
+
+  /**
+   * @param how `isDry`: nothing is deleted. `isOver`: whether it should end. `tell` hears of progress.
+   *   `pause` waits for so many milliseconds. `onlyAlone`: ends where another process prunes.
+   */
+  constructor(handle, submit, how) {
+    this.#handle = handle;
+    this.#submit = submit;
+    this.#how = how;
+  }
+
+  /** Brings a store within its limits. Whether it came to its end. */
+  async run({ maxAge, destroyedFor, maxSessions, maxEventsPerSession }) {
+    const now = Date.now();
+    const oldest = now - HOUR_MS;
+    const removals = [
+      maxAge !== undefined && (() => this.#removeOld(Math.min(oldest, now - maxAge))),
+      destroyedFor !== undefined &&
+        (() => this.#remove({ before: oldest, destroyedBefore: now - destroyedFor })),
+      maxSessions !== undefined && (() => this.#removeExcess(oldest, maxSessions)),
+      maxEventsPerSession !== undefined && (() => this.#trimAll(maxEventsPerSession)),
+    ];
+    for (const remove of removals) {
+      if (this.#how.isOver() || (remove && !(await remove()))) return false;
+    }
+    return true;
+  }
+
+  /** Leaves no more than the newest so many events of these sessions. Whether it came to its end. */
+  trim(ids, keep) {
+    return this.#work(ids, { keep });
+  }
+
+  /** Sessions with a record, and those of which there are events alone. */
+  async #removeOld(before) {
+    if (!(await this.#remove({ before }))) return false;
+    return this.#removeWithoutRecord({ before });
+  }
+
+  async #remove(what) {
+    for await (const ids of this.#candidates(what)) {
+      if (!(await this.#removeRecords(this.#removable(ids), what))) return false;
+    }
+    return !this.#how.isOver();
+  }
+
+  async #removeRecords(ids, what) {
+    const before = this.#gone.size;
+    const isAtEnd = await this.#work(ids, what);
+    this.#goneRecords += this.#gone.size - before;
+    return isAtEnd;
+  }
+
+  async #removeWithoutRecord(what) {
+    let last;
+    for (;;) {
+      if (this.#how.isOver()) return false;
+      const { items } = await this.#submit.sessionsWithoutRecord({}, last);
+      if (items.length === 0) return true;
+      if (!(await this.#work(this.#removable(items), what))) return false;
+      last = items.at(-1);
+    }
+  }
+
+  /** The oldest by (createdAt, id), until there are no more than may be. */
+  async #removeExcess(before, maxSessions) {
+    const count = await this.#submit.countSessions();
+    let excess = count - this.#goneRecords - maxSessions;
+    if (excess <= 0) return true;
+    for await (const ids of this.#candidates({ before })) {
+      const going = this.#removable(ids).slice(0, excess);
+      const removed = this.progress.sessions;
+      const moreThan = maxSessions + this.#goneRecords;
+      if (!(await this.#removeRecords(going, { before, moreThan }))) return false;
+      excess -= this.progress.sessions - removed;
+      if (excess <= 0) return true;
+    }
+    return !this.#how.isOver();
+  }
+
+  async #trimAll(keep) {
+    for await (const ids of this.#candidates({ maxEvents: keep })) {
+      const large = ids.filter((id) => !this.#gone.has(id));
+      if (!(await this.trim(large, keep))) return false;
+    }
+    return !this.#how.isOver();
+  }
+
+  /** Not those that this driver uses: one may be about to get its next event. */
+  #removable(ids) {
+    return ids.filter((id) => !this.#gone.has(id) && !this.#handle.wasUsedLately(id));
+  }
+
+  async *#candidates({ moreThan, ...of }) {
+    let cursor;
+    do {
+      const page = await this.#submit.pruneCandidates(of, cursor);
+      yield page.items;
+      cursor = page.nextCursor;
+    } while (cursor !== undefined && !this.#how.isOver());
+  }
+
+  /** Whether it came to its end. */
+  async #work(ids, what) {
+    const { isDry, isOver, tell, pause, onlyAlone } = this.#how;
+    let left = ids;
+    while (left.length > 0) {
+      if (isOver()) return false;
+      const begun = performance.now();
+      const sessions = left.slice(0, SESSIONS_A_STEP);
+      const went = await this.#submit.prune({ ...what, sessions, isDry });
+      if (went.isElsewhere) {
+        if (onlyAlone) return false;
+        await pause(ELSEWHERE_MS);
+        continue;
+      }
+      this.#note(went);
+      tell(this.progress);
+      // What somebody's trigger keeps would be tried for ever.
+      const isStuck = went.handled + went.events + went.sessions === 0;
+      const handled = isStuck ? 1 : went.handled;
+      if (isDry && what.keep === undefined)
+        left.slice(0, handled).forEach((id) => this.#gone.add(id));
+      left = left.slice(handled);
+      // Others have their turn for as long.
+      if (!isDry && left.length > 0) await pause(performance.now() - begun);
+    }
+    return true;
+  }
+
+  #note({ sessions, events, bytes }) {
+    this.progress = {
+      sessions: this.progress.sessions + sessions,
+      events: this.progress.events + events,
+      bytes: this.progress.bytes + bytes,
+    };
+  }
+}
+exports.Pass = Pass;
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Calls a function no more often than that. */
+function atMostEvery(ms, call = () => {}) {
+  let last = -Infinity;
+  return (value) => {
+    const now = performance.now();
+    if (now - last < ms) return;
+    last = now;
+    call(value);
+  };
+}
