@@ -109,6 +109,8 @@ export declare class Driver {
   takeGrown(): Array<string>
   /** What kind of database it is, as OpenTelemetry names it. */
   get system(): string
+  /** For so many milliseconds more locks and servers are waited for: the end is near. */
+  endWithin(milliseconds: number): void
   /** Blocks until everything is written and the database is free. */
   close(): void
   /** As `close`, but on a thread, with a promise: for a database that may be far away. */

@@ -211,6 +211,7 @@ export type PersistErrorCode =
   | "ERR_PERSIST_DATABASE"
   | "ERR_PERSIST_FOREIGN_TABLE"
   | "ERR_PERSIST_FULL"
+  | "ERR_PERSIST_INCOMPLETE"
   | "ERR_PERSIST_INTERNAL"
   | "ERR_PERSIST_INVALID_ARG"
   | "ERR_PERSIST_MOVED"
@@ -808,7 +809,7 @@ export declare function postgresSchemaSql(
 
 /**
  * The end of a server, in the right order: waits until the driver is idle, has the SDK take leave,
- * waits again, and closes the driver, all within `timeoutMs` (default: 10,000), of which each step
+ * waits again, and closes the driver, all within `timeoutMs` (default: 8,000), of which each step
  * but the last takes at most half of what is left. Rejects, when all is done, with the first
  * failure. The second time for the same driver it gives the first promise.
  *

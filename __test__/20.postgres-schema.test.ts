@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { describe, test, type TestContext } from "node:test";
+import pg from "pg";
 import { postgresSchemaSql } from "../index.js";
 import { allEvents, event, rejection, session } from "./support/fixtures.ts";
 import { runToEnd } from "./support/fork.ts";
@@ -302,9 +303,43 @@ describe("postgresSchemaSql() with row-level security", () => {
     assert.equal((await rejection(driver.insertEvent("s", event("s", 1)))).sqlState, "42501");
   });
 
+  test("run again changes nothing, and for another role adds that one", async (t) => {
+    const schema = freshSchema(t);
+    const roles = [await freshRole(t), await freshRole(t)];
+    const forRole = (role: string) => postgresSchemaSql(schema, { rowLevelSecurity: true, role });
+    const policies = async () =>
+      sql(`SELECT oid::text, polname FROM pg_policy WHERE polrelid = '${schema}.events'::regclass`);
+    await sql(forRole(roles[0]!.name));
+    const first = await policies();
+    await sql(forRole(roles[0]!.name));
+    assert.deepEqual(await policies(), first);
+    await sql(forRole(roles[1]!.name));
+    assert.equal((await policies()).length, 2);
+    for (const { url } of roles) {
+      await openWith(t, { connectionString: url, schema }).insertEvent("s", event("s", 1));
+    }
+  });
+
+  test("a role's name is a name, whatever is in it", async (t) => {
+    const schema = freshSchema(t);
+    const name = `a"b'c$do$ ${"é".repeat(20)}`;
+    await sql(`CREATE ROLE ${pg.escapeIdentifier(name)}`);
+    const printed = postgresSchemaSql(schema, { rowLevelSecurity: true, role: name });
+    for (let times = 0; times < 2; times += 1) await sql(printed);
+    await sql(`DROP SCHEMA ${schema} CASCADE; DROP ROLE ${pg.escapeIdentifier(name)}`);
+  });
+
   test("refuses a role without it, and what isn't an option", () => {
     const refused = { name: "TypeError", code: "ERR_PERSIST_INVALID_ARG" };
-    for (const options of [{ role: "app" }, { rls: true }, { rowLevelSecurity: 1 }, 5]) {
+    const rowLevelSecurity = true;
+    for (const options of [
+      { role: "app" },
+      { rls: true },
+      { rowLevelSecurity: 1 },
+      { rowLevelSecurity, role: "" },
+      { rowLevelSecurity, role: null },
+      5,
+    ]) {
       assert.throws(() => postgresSchemaSql("s", options as never), refused);
     }
   });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { describe, test, type TestContext } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
+import Database from "better-sqlite3";
 import {
   gracefulShutdown,
   PostgresSessionPersistDriver,
@@ -525,6 +526,18 @@ describe("gracefulShutdown()", () => {
       },
     ],
   ];
+  /** Databases that nothing can be stored in, for longer than a call may wait. */
+  const stuck: Record<string, (t: TestContext) => object> = {
+    SQLite: (t) => {
+      const filename = file(t);
+      new SQLiteSessionPersistDriver({ filename }).close();
+      const other = new Database(filename);
+      t.after(() => other.close());
+      other.exec("BEGIN IMMEDIATE");
+      return { filename };
+    },
+    PostgreSQL: () => ({ connectionString: "postgres://u@127.0.0.1:1/d" }),
+  };
   for (const [name, of] of databases) {
     test(`${name}: a signal ends the process when a chain is stored`, notOnWindows, async (t) => {
       const [options, another] = of(t);
@@ -534,6 +547,22 @@ describe("gracefulShutdown()", () => {
       assert.deepEqual([code, signal], [0, null]);
       assert.equal((await allEvents(another(), "s")).length, 200);
     });
+
+    test(
+      `${name}: what can't be stored holds the end up no longer than it may`,
+      notOnWindows,
+      async (t) => {
+        const options = JSON.stringify(stuck[name]!(t));
+        const child = start("shut-down", [options, "chain", "1", "1000"]);
+        let printed = "";
+        child.stderr!.on("data", (data) => (printed += data));
+        child.on("message", (what) => what === "ready" && child.kill("SIGTERM"));
+        const { milliseconds } = await timed(once(child, "close"));
+        assert.equal(child.exitCode, 1, printed);
+        assert.match(printed, /ERR_PERSIST_INCOMPLETE/);
+        assert.ok(milliseconds < 20_000, `${milliseconds} ms, of the 30 s that one call may wait`);
+      },
+    );
 
     test(`${name}: a second signal ends it at once`, notOnWindows, async (t) => {
       const [options, another] = of(t);

@@ -5,10 +5,14 @@ const { constants } = require("node:os");
 const { performance } = require("node:perf_hooks");
 const { clearTimeout, setTimeout } = require("node:timers");
 const { invalidArgument } = require("./errors.js");
+const { handleOf, holds } = require("./handle.js");
 const { requireMs, requireOptions } = require("./options.js");
 const { QUIET_MS } = require("./rest.js");
 
-const TIMEOUT_MS = 10_000;
+/** Less than the ten seconds that Docker gives. */
+const TIMEOUT_MS = 8_000;
+/** What waits until the last moment is answered in this time. */
+const GRACE_MS = 200;
 const SIGNALS = ["SIGTERM", "SIGINT"];
 /** By driver: what was begun once isn't begun again. */
 const begun = new WeakMap();
@@ -40,14 +44,31 @@ async function run(sdk, driver, { quietMs, timeoutMs }) {
   // An agent that goes on and on, or a server that is gone, must leave time for what comes after.
   const half = () => Math.floor(left() / 2);
   const failures = [];
+  const handle = holds(driver) ? handleOf(driver) : undefined;
+  const rejectedBefore = handle?.metrics().calls.rejected;
   const attempt = (ms, step) => within(ms, step).catch((error) => failures.push(error));
   const idle = (ms) => attempt(ms, () => driver.idle({ quietMs, timeoutMs: ms }));
   await idle(half());
   await attempt(half(), () => sdk.dispose());
   await idle(half());
-  await attempt(left(), () => driver.close());
+  // From a lock or an outage that lasts, the end of the process would wait too.
+  handle?.endWithin(left());
+  await attempt(left() + GRACE_MS, () => driver.close());
   if (failures.length > 0) throw failures[0];
+  if (handle === undefined) return;
+  const { queue, calls } = handle.metrics();
+  const lost = calls.rejected - rejectedBefore + queue.calls;
+  if (lost > 0) throw incomplete(lost, timeoutMs);
 }
+
+const incomplete = (calls, timeoutMs) =>
+  Object.assign(
+    new Error(
+      `gracefulShutdown: ${calls} call${calls === 1 ? " was" : "s were"} rejected or not answered within ${timeoutMs} ms; ` +
+        "what would have been stored may be lost",
+    ),
+    { code: "ERR_PERSIST_INCOMPLETE" },
+  );
 
 /** The step's end, or the end of the time for it. */
 async function within(ms, step) {

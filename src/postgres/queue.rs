@@ -305,13 +305,20 @@ impl Queue {
         self.state.lock().backlog.queued()
     }
 
-    /// Blocks until every write accepted so far is settled, or until then. Nothing waits for longer
-    /// from here on, however long it may. `false`: something was waited for until then.
-    pub fn flush(&self, deadline: Instant) -> bool {
-        let mut state = self.state.lock();
-        let awaited = state.backlog.begin_flush(deadline);
+    /// Nothing waits beyond the deadline from here on, however long it may otherwise. Returns the
+    /// number of the last write that was accepted.
+    pub fn end_by(&self, deadline: Instant) -> u64 {
+        let last = self.state.lock().backlog.begin_flush(deadline);
         self.changed.notify_one();
         self.ending.notify_waiters();
+        last
+    }
+
+    /// Blocks until every write accepted so far is settled, or until then. Nothing waits for longer
+    /// from here on. `false`: something was waited for until then.
+    pub fn flush(&self, deadline: Instant) -> bool {
+        let awaited = self.end_by(deadline);
+        let mut state = self.state.lock();
         let must_wait = !state.backlog.is_settled_up_to(awaited);
         let is_unsettled = |state: &mut State| !state.backlog.is_settled_up_to(awaited);
         // What isn't stored by then is lost with the process; it was never acknowledged.

@@ -325,21 +325,16 @@ pub fn schema_sql(name: &str) -> String {
 }
 
 /// The SQL that lets nobody have the rows of a schema's tables but their owner, and a role if one is
-/// named, whatever others are granted.
+/// named, whatever rows others are granted. Running it again changes nothing; for another role it adds
+/// that one.
 pub fn row_level_security_sql(name: &str, role: Option<&str>) -> String {
-    const POLICY: &str = "sandbox_agent_persist";
     let schema = Schema::new(name.to_owned(), true);
     let mut sql = String::new();
     for table in ["sessions", "events"] {
-        let table = schema.table(table);
-        sql.push_str(&format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;\n"));
+        let full_name = schema.table(table);
+        sql.push_str(&format!("ALTER TABLE {full_name} ENABLE ROW LEVEL SECURITY;\n"));
         if let Some(role) = role {
-            let role = quote::identifier(role);
-            sql.push_str(&format!(
-                "GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};\n\
-                 DROP POLICY IF EXISTS {POLICY} ON {table};\n\
-                 CREATE POLICY {POLICY} ON {table} TO {role} USING (true) WITH CHECK (true);\n"
-            ));
+            sql.push_str(&policy_sql(name, table, role));
         }
     }
     if let Some(role) = role {
@@ -347,6 +342,25 @@ pub fn row_level_security_sql(name: &str, role: Option<&str>) -> String {
         sql.push_str(&format!("GRANT USAGE ON SCHEMA {schema} TO {role};\n"));
     }
     sql
+}
+
+/// A role's own policy and grants for a table. The policy is never dropped: for that moment the role
+/// would have no rows.
+fn policy_sql(schema: &str, table: &str, role: &str) -> String {
+    let full_name = Schema::new(schema.to_owned(), true).table(table);
+    let policy = format!("sandbox_agent_persist {role}");
+    // The server cuts a long name off, and so does the cast.
+    let (literal, policy) = (quote::text(&policy), quote::identifier(&policy));
+    let (role, class) = (quote::identifier(role), quote::text(&full_name));
+    let block = quote::text(&format!(
+        "BEGIN
+  IF NOT EXISTS (SELECT FROM pg_policy
+      WHERE polrelid = {class}::regclass AND polname = {literal}::name) THEN
+    CREATE POLICY {policy} ON {full_name} TO {role} USING (true) WITH CHECK (true);
+  END IF;
+END"
+    ));
+    format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {full_name} TO {role};\nDO {block};\n")
 }
 
 /// Whether there is all that a driver of SDK 0.4 makes. Our own columns aren't worth a lock.

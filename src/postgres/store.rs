@@ -122,6 +122,10 @@ impl SessionStore for PostgresStore {
         self.queue.flush(deadline)
     }
 
+    fn end_by(&self, deadline: Instant) {
+        self.queue.end_by(deadline);
+    }
+
     fn close(&self) {
         store::reject_as_closed(&*self.completions, self.queue.close());
         // Held while it is waited for: another call waits too.

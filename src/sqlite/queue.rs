@@ -252,6 +252,12 @@ impl Queue {
         state.flushing -= 1;
     }
 
+    /// Locks are waited for until then at most from here on.
+    pub fn end_by(&self, deadline: Instant) {
+        self.state.lock().backlog.begin_flush(deadline);
+        self.write_arrived.notify_all();
+    }
+
     /// Accepts nothing from here on, and hands back the reads that no reader has begun.
     pub fn close(&self) -> Vec<Ticket> {
         let mut state = self.state.lock();

@@ -72,6 +72,8 @@ impl SessionStore for PrivateStore {
         true
     }
 
+    fn end_by(&self, _deadline: Instant) {}
+
     fn close(&self) {
         self.connection.lock().take();
     }
@@ -210,6 +212,10 @@ impl SessionStore for FileStore {
     fn flush(&self, _deadline: Instant) -> bool {
         self.queue.flush();
         true
+    }
+
+    fn end_by(&self, deadline: Instant) {
+        self.queue.end_by(deadline);
     }
 
     fn close(&self) {

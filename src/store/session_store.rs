@@ -62,6 +62,10 @@ pub trait SessionStore: Send + Sync {
     /// ones together wait for locks as long as one call may. `false`: the deadline came first.
     fn flush(&self, deadline: Instant) -> bool;
 
+    /// Nothing is waited for beyond the deadline from here on, however long it may otherwise: the end
+    /// is near. Never waits itself.
+    fn end_by(&self, deadline: Instant);
+
     /// Writes what is queued, lets running reads finish, rejects queued ones, and frees the
     /// database. Blocks until that is done, by whichever thread. Calls after it give
     /// [`StoreError::Closed`].

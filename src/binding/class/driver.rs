@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue, Unknown};
@@ -412,6 +412,13 @@ impl Driver {
     #[napi(getter)]
     pub fn system(&self) -> &'static str {
         self.system
+    }
+
+    /// For so many milliseconds more locks and servers are waited for: the end is near.
+    #[napi]
+    pub fn end_within(&self, milliseconds: f64) {
+        let left = Duration::try_from_secs_f64(milliseconds / 1_000.0).unwrap_or_default();
+        self.calls.handle.end_by(Instant::now() + left);
     }
 
     /// Blocks until everything is written and the database is free.

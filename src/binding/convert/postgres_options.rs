@@ -139,7 +139,8 @@ pub fn schema_sql(schema: Unknown<'_>, options: Unknown<'_>) -> Result<String, C
     let mut sql = postgres::schema_sql(&schema);
     if !values::is_nullish(&options)? {
         let options = Options::of(options, "options")?.only(&["rowLevelSecurity", "role"], &[])?;
-        let role = options.text("role")?;
+        let role = options.get("role")?;
+        let role = role.map(|role| role_name(role, &options.full_name("role"))).transpose()?;
         let is_wanted = options.boolean("rowLevelSecurity")?.unwrap_or(false);
         if role.is_some() && !is_wanted {
             let expected = "true where options.role is given";
@@ -150,6 +151,15 @@ pub fn schema_sql(schema: Unknown<'_>, options: Unknown<'_>) -> Result<String, C
         }
     }
     Ok(sql)
+}
+
+/// A role's name. That of an unset variable would silently be none.
+fn role_name(role: Unknown<'_>, name: &str) -> Result<String, CallError> {
+    let role = values::identifier(role, name)?;
+    if role.is_empty() {
+        return Err(CallError::expected(name, "the name of a role"));
+    }
+    Ok(role)
 }
 
 fn schema_name(schema: Unknown<'_>) -> Result<String, CallError> {

@@ -228,6 +228,11 @@ impl Handle {
         self.store.flush(deadline);
     }
 
+    /// As [`SessionStore::end_by`].
+    pub fn end_by(&self, deadline: Instant) {
+        self.store.end_by(deadline);
+    }
+
     /// Blocks until everything is written and the database is free.
     pub fn close(&self) {
         if !self.note_closed() {
