@@ -3,16 +3,22 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { test, type TestContext } from "node:test";
+import { describe, test, type TestContext } from "node:test";
 import pg from "pg";
 import type { PostgresSessionPersistDriverOptions } from "../index.js";
 import { allEvents, event, folder, rejection, session } from "./support/fixtures.ts";
 import { runToEnd } from "./support/fork.ts";
 import { startLoad } from "./support/load.ts";
-import { databaseParts, databaseUrl, ownServer } from "./support/postgres.ts";
+import { databaseParts, databaseUrl, freshSchema, ownServer } from "./support/postgres.ts";
 import { openPostgres, openWith } from "./support/postgres-around.ts";
 import { HINT, refuses, shown } from "./support/refusals.ts";
-import { makeCertificates, tlsOnly } from "./support/tls.ts";
+import {
+  makeCertificates,
+  makeOddCertificate,
+  ODD_CERTIFICATES,
+  startTlsFront,
+  tlsOnly,
+} from "./support/tls.ts";
 import { relayTo } from "./support/relay.ts";
 import { timed } from "./support/waiting.ts";
 
@@ -162,6 +168,33 @@ test("a server that talks TLS only", { skip }, async (t) => {
     await load.progress(1);
     await load.finish(openWith(t, given));
   });
+});
+
+describe("a certificate that is odd", { skip }, () => {
+  /** What each is refused with: unverified, and given as `ssl.ca`. `undefined`: it isn't. */
+  const expected: Record<keyof typeof ODD_CERTIFICATES, [RegExp | undefined, RegExp]> = {
+    "X.509 version 1": [/of X\.509 version 1; make a new one/, /of X\.509 version 1/],
+    expired: [undefined, /has expired/],
+    "a common name alone": [undefined, /has no subjectAltName; have it made with one/],
+    "marked as an authority's": [undefined, /CA:TRUE; have it made with CA:FALSE/],
+  };
+  for (const kind of Object.keys(expected) as (keyof typeof ODD_CERTIFICATES)[]) {
+    test(kind, async (t) => {
+      const identity = makeOddCertificate(folder(t), kind);
+      const { host, port, ...parts } = databaseParts();
+      const front = await startTlsFront(t, identity, { host, port });
+      const schema = freshSchema(t);
+      const options = (ssl: object) => ({
+        schema,
+        poolConfig: { ...parts, host: "localhost", port: front, ssl },
+      });
+      const [unverified, verified] = expected[kind];
+      const withoutALook = options({ rejectUnauthorized: false });
+      if (unverified) await isRefused(t, withoutALook, unverified);
+      else await works(t, withoutALook);
+      await isRefused(t, options({ ca: identity.cert }), verified);
+    });
+  }
 });
 
 test("a server that wants to see a certificate", { skip }, async (t) => {

@@ -1,7 +1,11 @@
 /** Certificates of a private authority, made with the `openssl` command, and a server with them. */
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
+import { connect, createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { TLSSocket } from "node:tls";
 
 const DAYS = "30";
 const CONFIGURATION = `
@@ -15,6 +19,11 @@ keyUsage = critical, keyCertSign, cRLSign
 [server]
 basicConstraints = critical, CA:false
 extendedKeyUsage = serverAuth
+subjectAltName = DNS:localhost, IP:127.0.0.1
+[nameless]
+basicConstraints = critical, CA:false
+[both]
+basicConstraints = critical, CA:true
 subjectAltName = DNS:localhost, IP:127.0.0.1
 [client]
 basicConstraints = critical, CA:false
@@ -66,6 +75,59 @@ export function makeCertificates(folder: string): Certificates {
     clientCertificate: path("client.crt"),
     clientKey: path("client.key"),
   };
+}
+
+/** Certificates for localhost that sign themselves, each odd in its own way. */
+export const ODD_CERTIFICATES = {
+  "X.509 version 1": { days: "30", extensions: "" },
+  expired: { days: "-1", extensions: "server" },
+  "a common name alone": { days: "30", extensions: "nameless" },
+  "marked as an authority's": { days: "30", extensions: "both" },
+};
+
+/** One of these, with its key, as PEM. */
+export function makeOddCertificate(folder: string, kind: keyof typeof ODD_CERTIFICATES) {
+  const { days, extensions } = ODD_CERTIFICATES[kind];
+  const [key, request] = [join(folder, "odd.key"), join(folder, "odd.csr")];
+  const openssl = (...args: string[]) =>
+    execFileSync("openssl", args, { cwd: folder, stdio: ["ignore", "pipe", "pipe"] }).toString();
+  const configuration = join(folder, "openssl.cnf");
+  writeFileSync(configuration, CONFIGURATION);
+  openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key);
+  const subject = ["-subj", "/CN=localhost", "-config", configuration];
+  openssl("req", "-new", "-key", key, "-out", request, ...subject);
+  const extended = extensions ? ["-extfile", configuration, "-extensions", extensions] : [];
+  const cert = openssl("x509", "-req", "-in", request, "-signkey", key, "-days", days, ...extended);
+  return { key: readFileSync(key, "utf8"), cert };
+}
+
+/** The port of a relay to a server, which it speaks plainly with, that talks TLS to its clients. */
+export async function startTlsFront(
+  t: TestContext,
+  identity: { key: string; cert: string },
+  upstream: { host: string; port: number },
+): Promise<number> {
+  const front = createServer((client) => {
+    client.on("error", () => client.destroy());
+    // What a client begins with is its request for TLS.
+    client.once("data", () => {
+      client.write("S");
+      const secure = new TLSSocket(client, { isServer: true, ...identity });
+      const server = connect(upstream);
+      for (const [from, to] of [
+        [secure, server],
+        [server, secure],
+      ] as const) {
+        from.on("error", () => to.destroy());
+        from.on("close", () => to.destroy());
+        from.pipe(to);
+      }
+    });
+  });
+  front.listen(0, "127.0.0.1");
+  await once(front, "listening");
+  t.after(() => front.close());
+  return (front.address() as AddressInfo).port;
 }
 
 /** Options of `startPostgres` for a server that talks TLS only; on request only to its clients. */

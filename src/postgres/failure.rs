@@ -137,7 +137,7 @@ impl Failure {
 
 /// What the TLS library says, and what helps where it says it in its own terms.
 fn tls_failure(text: &str) -> String {
-    const HINTS: [(&str, &str); 6] = [
+    const HINTS: [(&str, &str); 7] = [
         (
             "CaUsedAsEndEntity",
             "the server's certificate is marked as an authority's, CA:TRUE; have it made with \
@@ -147,6 +147,11 @@ fn tls_failure(text: &str) -> String {
         (
             "UnsupportedCertVersion",
             "the server's certificate is of X.509 version 1; make a new one",
+        ),
+        (
+            "not valid for any names",
+            "the server's certificate has no subjectAltName; have it made with one, as its common \
+             name is looked at no more",
         ),
         ("Expired", "the server's certificate has expired"),
         ("server does not support TLS", "leave ssl out, or say sslmode=disable"),

@@ -20,7 +20,10 @@ const sdk = {
     return how === "hang" ? new Promise<void>(() => {}) : Promise.resolve();
   },
 };
-await gracefulShutdown(sdk, driver, { signals: ["SIGTERM", "SIGINT"], timeoutMs: Number(timeoutMs) });
+await gracefulShutdown(sdk, driver, {
+  signals: ["SIGTERM", "SIGINT"],
+  timeoutMs: Number(timeoutMs),
+});
 setInterval(() => {}, 60_000);
 tell("ready");
 // What can't be stored is told of at the end.
