@@ -76,6 +76,8 @@ export declare class Driver {
   backup(path: unknown, mode: unknown, job: BackupJob): unknown
   /** A page of ids of sessions that may have to be pruned. */
   pruneCandidates(of: unknown, cursor: unknown): unknown
+  /** About how many bytes the rows take that there are. */
+  liveBytes(): unknown
   /** Prunes some sessions, or says what would go. */
   prune(step: unknown): unknown
   /** Whether rows could be stored. */

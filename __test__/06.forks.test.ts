@@ -1,65 +1,9 @@
 /** What forks of the SDK ask of a driver, on each of ours alike. */
 import assert from "node:assert/strict";
-import { describe, test, type TestContext } from "node:test";
-import Database from "better-sqlite3";
-import {
-  PostgresSessionPersistDriver,
-  SQLiteSessionPersistDriver,
-  type SessionEvent,
-  type SessionRecord,
-} from "../index.js";
-import { allEvents, event, file, rejection, session } from "./support/fixtures.ts";
-import { databaseUrl, freshSchema, sql } from "./support/postgres.ts";
-
-type Options = { onDuplicateEvent?: "replace" | "keep" };
-type Store = {
-  open: (options?: Options) => SQLiteSessionPersistDriver | PostgresSessionPersistDriver;
-  /** Runs statements while no driver is open. In these, a table is called `$sessions` or `$events`, and JSON `$json`. */
-  run: (statements: string) => Promise<Record<string, unknown>[]>;
-};
-
-const sqlite = (t: TestContext): Store => {
-  const filename = file(t);
-  return {
-    open: (options) => closing(t, new SQLiteSessionPersistDriver({ filename, ...options })),
-    run: async (statements) => {
-      const database = new Database(filename);
-      try {
-        const text = statements.replaceAll("$json", "TEXT").replaceAll("$", "");
-        if (text.startsWith("SELECT")) return database.prepare(text).all() as never;
-        database.exec(text);
-        return [];
-      } finally {
-        database.close();
-      }
-    },
-  };
-};
-
-const postgres =
-  (more = {}) =>
-  (t: TestContext): Store => {
-    const options = { connectionString: databaseUrl(), schema: freshSchema(t), ...more };
-    return {
-      open: (chosen) => closing(t, new PostgresSessionPersistDriver({ ...options, ...chosen })),
-      run: async (statements) => {
-        await sql(`CREATE SCHEMA IF NOT EXISTS ${options.schema}`);
-        const text = statements.replaceAll("$json", "JSONB");
-        return sql(text.replaceAll("$", `${options.schema}.`));
-      },
-    };
-  };
-
-function closing<Driver extends { close(): unknown }>(t: TestContext, driver: Driver): Driver {
-  t.after(() => driver.close());
-  return driver;
-}
-
-const stores = {
-  SQLite: sqlite,
-  Postgres: postgres(),
-  "Postgres, prepared statements": postgres({ preparedStatements: true }),
-};
+import { describe, test } from "node:test";
+import type { SessionEvent, SessionRecord } from "../index.js";
+import { allEvents, event, rejection, session } from "./support/fixtures.ts";
+import { stores, type Store } from "./support/stores.ts";
 
 /** A session as a fork has it. */
 const onServer = (id: string, serverId: unknown, more = {}) =>

@@ -4,12 +4,11 @@
 const { durationMs } = require("./durations.js");
 const { invalidArgument } = require("./errors.js");
 
-const COUNTS = ["maxEventsPerSession", "maxSessions"];
 const DURATIONS = ["maxAge", "destroyedFor"];
-/** The names of limits. */
-const LIMITS = (exports.LIMITS = [...COUNTS, ...DURATIONS]);
 /** Those that may be beside `retention`, as the SDK's driver in memory names them. */
-const AT_TOP_LEVEL = COUNTS;
+const AT_TOP_LEVEL = ["maxEventsPerSession", "maxSessions"];
+/** The names of limits. */
+const LIMITS = (exports.LIMITS = [...AT_TOP_LEVEL, ...DURATIONS, "maxBytes"]);
 
 /** Those of the options that are limits, times in milliseconds. Throws for a wrong one. */
 exports.readLimits = (options, name = "options") => {

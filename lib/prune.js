@@ -14,6 +14,10 @@ const { requireFunction, requireMs, requireOptions, requireSignal } = require(".
 
 /** No session with an event that is younger is removed. */
 const HOUR_MS = 3_600_000;
+/** Of a session that is in use, so many events stay though there are too many bytes. */
+const EVENTS_IN_USE = 1_000;
+/** What an event takes beside its texts, about. */
+const ROW_BYTES = 100;
 /** A step is for at most so many sessions. */
 const SESSIONS_A_STEP = 100;
 /** Between two tries, while another process prunes. */
@@ -69,7 +73,7 @@ class Pass {
   }
 
   /** Brings a store within its limits. Whether it came to its end. */
-  async run({ maxAge, destroyedFor, maxSessions, maxEventsPerSession }) {
+  async run({ maxAge, destroyedFor, maxSessions, maxEventsPerSession, maxBytes }) {
     const now = Date.now();
     const oldest = now - HOUR_MS;
     const removals = [
@@ -78,6 +82,7 @@ class Pass {
         (() => this.#remove({ before: oldest, destroyedBefore: now - destroyedFor })),
       maxSessions !== undefined && (() => this.#removeExcess(oldest, maxSessions)),
       maxEventsPerSession !== undefined && (() => this.#trimAll(maxEventsPerSession)),
+      maxBytes !== undefined && (() => this.#lose(oldest, maxBytes)),
     ];
     for (const remove of removals) {
       if (this.#how.isOver() || (remove && !(await remove()))) return false;
@@ -139,15 +144,51 @@ class Pass {
 
   async #trimAll(keep) {
     for await (const ids of this.#candidates({ maxEvents: keep })) {
-      const large = ids.filter((id) => !this.#gone.has(id));
-      if (!(await this.trim(large, keep))) return false;
+      if (!(await this.trim(this.#there(ids), keep))) return false;
     }
     return !this.#how.isOver();
   }
 
+  /**
+   * The oldest sessions lose their events, all but the last, then they go, and then those that are in
+   * use lose what is older than their newest events; until the rows take no more than so many bytes.
+   */
+  async #lose(before, maxBytes) {
+    const live = await this.#submit.liveBytes();
+    const had = { ...this.progress };
+    const isEnough = async () => {
+      // SQLite knows at once; elsewhere rows are counted later.
+      if (!this.#how.isDry && this.#handle.system === "sqlite") {
+        return (await this.#submit.liveBytes()) <= maxBytes;
+      }
+      const { bytes, events } = this.progress;
+      return live - (bytes - had.bytes) - ROW_BYTES * (events - had.events) <= maxBytes;
+    };
+    if (live <= maxBytes) return true;
+    const isDry = this.#how.isDry;
+    const phases = [
+      [{ before }, { keep: 1 }],
+      // What a dry run has counted of them isn't counted again.
+      ...(isDry ? [] : [[{ before }, { before }]]),
+      [{ maxEvents: EVENTS_IN_USE }, { keep: EVENTS_IN_USE }],
+    ];
+    for (const [which, what] of phases) {
+      for await (const ids of this.#candidates(which)) {
+        const wanted = which.before === undefined ? this.#there(ids) : this.#removable(ids);
+        if (!(await this.#work(wanted, what, isEnough))) return false;
+        if (await isEnough()) return true;
+      }
+    }
+    return !this.#how.isOver();
+  }
+
+  #there(ids) {
+    return ids.filter((id) => !this.#gone.has(id));
+  }
+
   /** Not those that this driver uses: one may be about to get its next event. */
   #removable(ids) {
-    return ids.filter((id) => !this.#gone.has(id) && !this.#handle.wasUsedLately(id));
+    return this.#there(ids).filter((id) => !this.#handle.wasUsedLately(id));
   }
 
   async *#candidates({ moreThan, ...of }) {
@@ -159,14 +200,16 @@ class Pass {
     } while (cursor !== undefined && !this.#how.isOver());
   }
 
-  /** Whether it came to its end. */
-  async #work(ids, what) {
+  /** Whether it came to its end, or to where it is enough. */
+  async #work(ids, what, isEnough) {
     const { isDry, isOver, tell, pause, onlyAlone } = this.#how;
+    // A dry step is never the half of a session.
+    const sessionsAStep = isDry && isEnough ? 1 : SESSIONS_A_STEP;
     let left = ids;
     while (left.length > 0) {
       if (isOver()) return false;
       const begun = performance.now();
-      const sessions = left.slice(0, SESSIONS_A_STEP);
+      const sessions = left.slice(0, sessionsAStep);
       const went = await this.#submit.prune({ ...what, sessions, isDry });
       if (went.isElsewhere) {
         if (onlyAlone) return false;
@@ -181,6 +224,7 @@ class Pass {
       if (isDry && what.keep === undefined)
         left.slice(0, handled).forEach((id) => this.#gone.add(id));
       left = left.slice(handled);
+      if (await isEnough?.()) return true;
       // Others have their turn for as long.
       if (!isDry && left.length > 0) await pause(performance.now() - begun);
     }

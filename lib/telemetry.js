@@ -30,6 +30,7 @@ const METHODS = [
   "stats",
   "backup",
   "pruneCandidates",
+  "liveBytes",
   "prune",
   "ready",
   "replay",

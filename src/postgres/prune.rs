@@ -22,6 +22,12 @@ use super::quote;
 use super::retry::Decision;
 use super::rows::{count, is_true, required};
 use super::statements::{Statements, no_row};
+use super::table::TableStatements;
+
+/// Of each row, beside its values: its header, its numbers and its place on the page.
+const ROW_OVERHEAD: u32 = 48;
+/// About so many pages are looked at to know how large a row is.
+const SAMPLED_PAGES: u32 = 100;
 
 /// A step, alone in its round.
 pub async fn prune(
@@ -96,6 +102,7 @@ impl Statements {
                 ),
             ),
         };
+        // Others may have been faster, which this statement doesn't see: it counts what it deletes.
         let records = match &step.what {
             Prune::Sessions { .. } => "SELECT id FROM whole",
             Prune::Events { .. } => "SELECT NULL::text WHERE false",
@@ -104,17 +111,20 @@ impl Statements {
         message.sql(&format!(
             " ORDER BY {ID} FOR UPDATE), \
              deleted AS (DELETE FROM {events} AS stored \
-               WHERE {ID} = ANY (ARRAY(SELECT id FROM locked)) RETURNING {of_event} AS bytes), \
+               WHERE {ID} = ANY (ARRAY(SELECT id FROM locked)) \
+               RETURNING stored.{SESSION_ID} AS session_id, {of_event} AS bytes), \
              whole AS MATERIALIZED (SELECT id FROM judged WHERE {is_whole}), \
              locked_records AS MATERIALIZED (SELECT {ID} FROM {sessions} \
                WHERE {ID} = ANY (ARRAY({records})) AND (SELECT count(*) FROM deleted) >= 0 \
                ORDER BY {ID} FOR UPDATE), \
              records AS (DELETE FROM {sessions} AS stored \
                WHERE {ID} = ANY (ARRAY(SELECT id FROM locked_records)) \
-               RETURNING {of_record} AS bytes) \
+               RETURNING stored.{ID} AS id, {of_record} AS bytes) \
              SELECT (SELECT count(*) FROM wanted WHERE place < coalesce((SELECT min(place) FROM judged \
                  WHERE id NOT IN (SELECT id FROM whole)), 9223372036854775807))::text, \
-               (SELECT count(*) FROM whole WHERE id = ANY (ARRAY({records})))::text, \
+               (SELECT count(*) FROM whole WHERE id = ANY (ARRAY({records})) \
+                 AND (id IN (SELECT id FROM records) \
+                   OR id IN (SELECT session_id FROM deleted)))::text, \
                (SELECT count(*) FROM deleted)::text, \
                (coalesce((SELECT sum(bytes) FROM deleted), 0) \
                  + coalesce((SELECT sum(bytes) FROM records), 0))::text, \
@@ -205,6 +215,30 @@ impl Statements {
         ));
         let rows = connection.fetch(message).await?;
         read_pruned(rows.last().ok_or_else(no_row)?).map_err(Failure::of_call)
+    }
+
+    /// About how many bytes the live rows take: their number, as the server counts it, times the mean
+    /// size of those on some pages.
+    pub async fn live_bytes(&self, connection: &mut Timed<'_>) -> Result<u64, Failure> {
+        let of = |table: &TableStatements| {
+            let (name, class) = (&table.name, quote::text(&table.name));
+            format!(
+                "(SELECT coalesce(avg({}), 0) + {ROW_OVERHEAD} FROM {name} AS stored \
+                   TABLESAMPLE SYSTEM ((SELECT least(100, {SAMPLED_PAGES} * 100.0 \
+                     / greatest(pg_relation_size({class}) / 8192, 1))))) \
+                 * (SELECT CASE WHEN live > 0 THEN live ELSE greatest(reltuples, 0)::bigint END \
+                   FROM pg_class, pg_stat_get_live_tuples(oid) AS live \
+                   WHERE oid = {class}::regclass)",
+                table.stored_bytes(),
+            )
+        };
+        let message = self.dialect.message(&format!(
+            "SELECT ({} + {})::bigint::text",
+            of(&self.events),
+            of(&self.sessions)
+        ));
+        let rows = connection.fetch(message).await?;
+        count(rows.last().ok_or_else(no_row)?, 0).map_err(Failure::of_call)
     }
 
     /// Sessions that may have to go, as a page of their ids.

@@ -79,11 +79,19 @@ impl TableStatements {
 
     /// The bytes of the texts of a row of `stored`, as an expression.
     pub fn text_bytes(&self) -> String {
+        self.sum_of_texts(|name| format!("octet_length(stored.{name}::text)"))
+    }
+
+    /// The bytes that a row of `stored` takes, compressed and out of line as its texts may be.
+    pub fn stored_bytes(&self) -> String {
+        self.sum_of_texts(|name| format!("pg_column_size(stored.{name})"))
+    }
+
+    fn sum_of_texts(&self, size: impl Fn(&str) -> String) -> String {
         let texts = self.columns.iter().filter(|column| column.spec.kind != Kind::Integer);
-        let lengths: Vec<String> = texts
-            .map(|column| format!("coalesce(octet_length(stored.{}::text), 0)", column.spec.name))
-            .collect();
-        lengths.join(" + ")
+        let sizes: Vec<String> =
+            texts.map(|column| format!("coalesce({}, 0)", size(column.spec.name))).collect();
+        sizes.join(" + ")
     }
 
     /// Appends a statement that stores these rows.

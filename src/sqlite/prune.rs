@@ -244,6 +244,16 @@ pub fn candidates(
     find().map(|places| Place::page(&places, *limit)).map_err(failure::store_error)
 }
 
+/// The pages that are in use. None of the WAL: they take the place of others.
+pub fn live_bytes(connection: &Connection) -> Result<u64, StoreError> {
+    let read = || -> rusqlite::Result<u64> {
+        let pragma = |name| connection.pragma_query_value(None, name, |row| count(row, 0));
+        let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+        Ok(pages * pragma("page_size")?)
+    };
+    read().map_err(failure::store_error)
+}
+
 impl Amount {
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { rows: count(row, 0)?, bytes: count(row, 1)? })

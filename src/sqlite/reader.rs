@@ -230,6 +230,7 @@ pub fn answer(connection: &Connection, statements: &Statements, query: &Query) -
         }
         Query::PruneCandidates(asked) => prune::candidates(connection, asked).map(Outcome::Page),
         Query::Prunable(step) => statements.prune.prunable(connection, step).map(Outcome::Pruned),
+        Query::LiveBytes => prune::live_bytes(connection).map(Outcome::Count),
         Query::Stats { largest } => {
             statements::stored_amount(connection, *largest).map(Outcome::Stats)
         }

@@ -68,6 +68,8 @@ pub enum Query {
     PruneCandidates(CandidatesQuery),
     /// What pruning would delete.
     Prunable(PruneStep),
+    /// About how many bytes the rows take that there are, and not those that are gone.
+    LiveBytes,
     /// To copy all of it into a file that isn't there yet. Of SQLite alone.
     Backup { filename: String, mode: u32, progress: Arc<BackupProgress> },
 }
@@ -319,6 +321,7 @@ impl Query {
             | Self::Stats { .. }
             | Self::PruneCandidates(_)
             | Self::Prunable(_)
+            | Self::LiveBytes
             | Self::Backup { .. } => Scope::All,
         }
     }
@@ -334,7 +337,11 @@ impl Query {
             | Self::Prunable(_)
             | Self::Backup { .. } => true,
             Self::Stats { largest } => *largest > 0,
-            Self::Session { .. } | Self::Sessions(_) | Self::Events(_) | Self::Replay(_) => false,
+            Self::Session { .. }
+            | Self::Sessions(_)
+            | Self::Events(_)
+            | Self::Replay(_)
+            | Self::LiveBytes => false,
         }
     }
 

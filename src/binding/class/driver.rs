@@ -16,7 +16,7 @@ use crate::binding::promise::bridge::{self, Listener};
 use crate::binding::promise::environment::Environment;
 use crate::binding::promise::handle::{Handle, RETENTION};
 use crate::replay::ReplayOptions;
-use crate::store::{BackupProgress, Operation, Probe, SessionStore, Write};
+use crate::store::{BackupProgress, Operation, Probe, Query, SessionStore, Write};
 
 use super::calls::Calls;
 use super::traced_call::TracedCall;
@@ -311,6 +311,12 @@ impl Driver {
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::prune_candidates(of, cursor);
         self.submit(env, "prune", arguments)
+    }
+
+    /// About how many bytes the rows take that there are.
+    #[napi]
+    pub fn live_bytes<'env>(&self, env: &'env Env) -> napi::Result<Unknown<'env>> {
+        self.submit(env, "prune", Ok(Operation::Read(Query::LiveBytes)))
     }
 
     /// Prunes some sessions, or says what would go.

@@ -31,6 +31,7 @@ pub fn session_id(operation: &Operation) -> Option<&str> {
             | Query::Stats { .. }
             | Query::PruneCandidates(_)
             | Query::Prunable(_)
+            | Query::LiveBytes
             | Query::Backup { .. } => None,
         },
     }
