@@ -9,14 +9,6 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
-/** A backup under way. */
-export declare class BackupJob {
-  /** How large it is so far. */
-  bytes(): number
-  /** Ends it. */
-  cancel(): void
-}
-
 /** The addon for one realm. */
 export declare class Binding {
   /**
@@ -70,10 +62,12 @@ export declare class Driver {
   sessionsWithoutRecord(request: unknown, after: unknown): unknown
   /** How much is stored. */
   stats(options: unknown): unknown
-  /** What `backup` is told to begin. */
-  newBackup(): BackupJob
+  /** What `backup` or `shrink` is told to begin. */
+  newFileJob(): FileJob
   /** Copies a SQLite database into a file. */
-  backup(path: unknown, mode: unknown, job: BackupJob): unknown
+  backup(path: unknown, mode: unknown, job: FileJob): unknown
+  /** Makes a SQLite file as small as can be. */
+  shrink(job: FileJob): unknown
   /** A page of ids of sessions that may have to be pruned. */
   pruneCandidates(of: unknown, cursor: unknown): unknown
   /** About how many bytes the rows take that there are. */
@@ -117,6 +111,14 @@ export declare class Driver {
   close(): void
   /** As `close`, but on a thread, with a promise: for a database that may be far away. */
   closeLater(): unknown
+}
+
+/** Work under way that writes a file. */
+export declare class FileJob {
+  /** How large it is so far. */
+  bytes(): number
+  /** Ends it. */
+  cancel(): void
 }
 
 /** A call of a traced driver: its arguments are read, and nothing is done yet. */

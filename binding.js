@@ -835,8 +835,8 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
-module.exports.BackupJob = nativeBinding.BackupJob
 module.exports.Binding = nativeBinding.Binding
 module.exports.Driver = nativeBinding.Driver
+module.exports.FileJob = nativeBinding.FileJob
 module.exports.TracedCall = nativeBinding.TracedCall
 module.exports.VERSION = nativeBinding.VERSION

@@ -4,7 +4,7 @@
  */
 "use strict";
 
-const { backup } = require("./backup.js");
+const { backup, shrink } = require("./files.js");
 const { calledWithNew, closedBy } = require("./classes.js");
 const { invalidArgument } = require("./errors.js");
 const { handleOf, hold, holds } = require("./handle.js");
@@ -150,6 +150,11 @@ class SQLiteSessionPersistDriver extends Driver {
   backup(path, options) {
     const handle = handleOf(this);
     return backup(handle, reads.of(handle), path, options);
+  }
+
+  shrink(options) {
+    const handle = handleOf(this);
+    return shrink(handle, writes.of(handle), options);
   }
 
   close() {

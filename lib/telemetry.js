@@ -29,6 +29,7 @@ const METHODS = [
   "sessionsWithoutRecord",
   "stats",
   "backup",
+  "shrink",
   "pruneCandidates",
   "liveBytes",
   "prune",

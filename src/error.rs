@@ -136,8 +136,14 @@ pub enum StoreError {
     },
 
     /// There is no room on the disk.
-    #[error("the disk is full")]
-    Full { database_code: DatabaseCode },
+    #[error("the disk is full{}", .needed
+        .map(|bytes| format!(": this needs {bytes} bytes")).unwrap_or_default()
+    )]
+    Full {
+        /// How many bytes must be free, where that is known.
+        needed: Option<u64>,
+        database_code: DatabaseCode,
+    },
 
     /// What is given is more than can be stored at once, or handed back.
     #[error("{what} is too large: {size} {unit}, at most {max}")]
@@ -275,7 +281,7 @@ impl StoreError {
             Self::NotADatabase { .. } => Some(&DatabaseCode::Sqlite("SQLITE_NOTADB")),
             Self::ReadOnly { database_code, .. }
             | Self::Busy { database_code, .. }
-            | Self::Full { database_code }
+            | Self::Full { database_code, .. }
             | Self::Damaged { database_code, .. }
             | Self::Constraint { database_code, .. }
             | Self::Database { database_code, .. } => Some(database_code),

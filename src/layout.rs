@@ -88,9 +88,11 @@ impl Table {
     /// The column that holds what is specified. One that only forks have does so if it takes texts
     /// as they are, and sessions without it too, unless each must have it.
     pub fn holding(&self, spec: &ColumnSpec) -> Option<&Column> {
+        const TEXTS: [&str; 4] = ["TEXT", "VARCHAR", "CHARACTER VARYING", "CITEXT"];
         let is_plain = |column: &&Column| {
             let declared = column.declared_type.to_ascii_uppercase();
-            let is_text = ["TEXT", "CHAR"].iter().any(|name| declared.contains(name));
+            let name = declared.split_once('(').map_or(declared.as_str(), |(name, _)| name);
+            let is_text = TEXTS.contains(&name.trim());
             is_text && !column.is_generated && (column.is_nullable || column.is_required)
         };
         self.column(spec.name).filter(|column| spec.since != Since::Forks || is_plain(column))

@@ -78,8 +78,10 @@ pub struct Connector {
     attempts: Option<Arc<dyn Attempts>>,
     /// Where the last connection was made, and so the next is tried first.
     first_host: Cell<usize>,
-    /// By host, the address of its name that worked last.
+    /// By host, the address of its name that worked last …
     last_good: RefCell<HashMap<usize, String>>,
+    /// … and the one that worked and then wouldn't do.
+    last_bad: RefCell<HashMap<usize, String>>,
     /// How many connections have got their marks.
     marked: Cell<u64>,
     /// Tells our marks from those of other drivers and processes.
@@ -183,6 +185,7 @@ impl Connector {
             attempts,
             first_host: Cell::new(0),
             last_good: RefCell::default(),
+            last_bad: RefCell::default(),
             marked: Cell::new(0),
             origin,
         }
@@ -211,9 +214,13 @@ impl Connector {
         Err(last_failure.unwrap_or_else(|| Failure::lost("there is no host".to_owned())))
     }
 
-    /// The next connection is tried at another host than the last.
+    /// The next connection is tried at another host than the last, or at another address of its.
     pub fn prefer_next_host(&self) {
-        self.first_host.set((self.first_host.get() + 1) % self.settings.hosts.len());
+        let host = self.first_host.get();
+        if let Some(address) = self.last_good.borrow_mut().remove(&host) {
+            self.last_bad.borrow_mut().insert(host, address);
+        }
+        self.first_host.set((host + 1) % self.settings.hosts.len());
     }
 
     fn targets(&self) -> &'static [TargetSession] {
@@ -260,7 +267,42 @@ impl Connector {
 
     async fn open(&self, host: usize, target: TargetSession) -> Result<Connection, Failure> {
         let password = self.password().await?;
-        let inner = self.connect_by_any_address(host, password.as_deref()).await?;
+        let connect = async |address: String| {
+            let connection = self.open_at(host, &address, password.as_deref(), target).await?;
+            Ok((address, connection))
+        };
+        let addresses = self.addresses(host).await;
+        let (address, connection) = addresses::first_to_connect(addresses, connect).await?;
+        self.last_good.borrow_mut().insert(host, address);
+        Ok(connection)
+    }
+
+    /// Where to try, in order. Where TLS is to look at the host's name, sqlx must have that, and goes
+    /// through its addresses itself.
+    async fn addresses(&self, host: usize) -> Vec<String> {
+        let Settings { hosts, tls, .. } = &self.settings;
+        let mut addresses = match &hosts[host].address {
+            Address::Tcp { host, port } if *tls == Tls::Off => addresses::of(host, *port).await,
+            address => vec![address.parts().0.to_owned()],
+        };
+        let is = |last: &RefCell<HashMap<usize, String>>, address: &String| {
+            last.borrow().get(&host) == Some(address)
+        };
+        addresses
+            .sort_by_key(|address| (is(&self.last_bad, address), !is(&self.last_good, address)));
+        addresses
+    }
+
+    /// A connection to a server of the kind that is wanted.
+    async fn open_at(
+        &self,
+        host: usize,
+        address: &str,
+        password: Option<&str>,
+        target: TargetSession,
+    ) -> Result<Connection, Failure> {
+        let options = self.connect_options(host, address, password);
+        let inner = options.connect().await.map_err(Failure::of_handshake)?;
         let mut connection = Connection {
             inner,
             mark: self.next_mark(),
@@ -270,30 +312,6 @@ impl Connector {
         };
         let inspected = self.inspect(connection.with_timeout(CONNECT_TIMEOUT), target).await;
         connection.charset = inspected.map_err(Failure::of_no_row)?;
-        Ok(connection)
-    }
-
-    /// Where TLS is to look at the host's name, sqlx must have that, and goes through its addresses
-    /// itself.
-    async fn connect_by_any_address(
-        &self,
-        host: usize,
-        password: Option<&str>,
-    ) -> Result<PgConnection, Failure> {
-        let Settings { hosts, tls, .. } = &self.settings;
-        let mut addresses = match &hosts[host].address {
-            Address::Tcp { host, port } if *tls == Tls::Off => addresses::of(host, *port).await,
-            address => vec![address.parts().0.to_owned()],
-        };
-        let last_good = self.last_good.borrow().get(&host).cloned();
-        addresses.sort_by_key(|address| Some(address) != last_good.as_ref());
-        let connect = async |address: String| {
-            let options = self.connect_options(host, &address, password);
-            let connection = options.connect().await.map_err(Failure::of_handshake)?;
-            Ok((address, connection))
-        };
-        let (address, connection) = addresses::first_to_connect(addresses, connect).await?;
-        self.last_good.borrow_mut().insert(host, address);
         Ok(connection)
     }
 

@@ -260,7 +260,7 @@ fn store_error(error: &PgDatabaseError, remedy: Remedy) -> StoreError {
     let state = error.code();
     let database_code = DatabaseCode::Sqlstate(state.to_owned());
     if state == "53100" {
-        return StoreError::Full { database_code };
+        return StoreError::Full { needed: None, database_code };
     }
     if matches!(remedy, Remedy::Retry | Remedy::RetryElsewhere) {
         let (reason, database_code) = (harmless_message(error), Some(database_code));

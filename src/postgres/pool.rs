@@ -48,6 +48,8 @@ pub struct Pool {
     in_use: Cell<usize>,
     /// The tasks that open connections, for whoever waits by then; the oldest first.
     opening: RefCell<VecDeque<AbortHandle>>,
+    /// How many of these haven't failed yet.
+    hopeful: Cell<usize>,
     /// The tasks that ask connections whether they live.
     asking: RefCell<Vec<AbortHandle>>,
     is_closed: Cell<bool>,
@@ -98,6 +100,22 @@ impl Drop for UseOfOne {
     }
 }
 
+/// Counts an opening that hasn't failed yet: who waits may count on it.
+struct Hope(Rc<Pool>);
+
+impl Hope {
+    fn begin(pool: &Rc<Pool>) -> Self {
+        pool.hopeful.set(pool.hopeful.get() + 1);
+        Self(Rc::clone(pool))
+    }
+}
+
+impl Drop for Hope {
+    fn drop(&mut self) {
+        self.0.hopeful.set(self.0.hopeful.get() - 1);
+    }
+}
+
 /// Somebody waits for a connection.
 struct Wait<'pool> {
     pool: &'pool Rc<Pool>,
@@ -130,6 +148,7 @@ impl Pool {
             waiting: RefCell::default(),
             in_use: Cell::new(0),
             opening: RefCell::default(),
+            hopeful: Cell::new(0),
             asking: RefCell::default(),
             is_closed: Cell::new(false),
             refusal: RefCell::default(),
@@ -228,15 +247,15 @@ impl Pool {
         let there_are = self.in_use.get() + self.idle.borrow().len() + opening;
         let wanted = self.waiting.borrow().len().saturating_sub(opening);
         for _ in 0..wanted.min(max.saturating_sub(there_are)) {
-            let pool = Rc::clone(self);
-            let opening = tokio::task::spawn_local(async move { pool.open().await });
+            let (pool, hope) = (Rc::clone(self), Hope::begin(self));
+            let opening = tokio::task::spawn_local(async move { pool.open(hope).await });
             self.opening.borrow_mut().push_back(opening.abort_handle());
         }
     }
 
     /// A task's work.
-    async fn open(self: &Rc<Self>) {
-        let opened = self.open_while_others_serve().await;
+    async fn open(self: &Rc<Self>, hope: Hope) {
+        let opened = self.open_while_others_serve(hope).await;
         let this = tokio::task::id();
         self.opening.borrow_mut().retain(|task| task.id() != this);
         match opened {
@@ -257,13 +276,16 @@ impl Pool {
     }
 
     /// Tries until it succeeds, or until there is nobody who waits, or nothing else to wait for.
-    async fn open_while_others_serve(&self) -> Option<Result<Connection, Failure>> {
+    async fn open_while_others_serve(&self, hope: Hope) -> Option<Result<Connection, Failure>> {
+        let mut hope = Some(hope);
         loop {
             let failure = match self.connect().await {
                 Ok(connection) => return Some(Ok(connection)),
                 Err(failure) => failure,
             };
-            if self.in_use.get() == 0 && self.idle.borrow().is_empty() {
+            hope.take();
+            let are_others = self.in_use.get() > 0 || !self.idle.borrow().is_empty();
+            if !are_others && self.hopeful.get() == 0 {
                 return Some(Err(failure));
             }
             self.refusal.replace(Some(failure.error));

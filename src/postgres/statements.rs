@@ -137,7 +137,9 @@ impl Statements {
             Write::Events(events) => {
                 !self.events.has_extra() && events.iter().any(|event| event.extra.is_some())
             }
-            Write::DeleteSession { .. } | Write::Probe(_) | Write::Prune(_) => false,
+            Write::DeleteSession { .. } | Write::Probe(_) | Write::Prune(_) | Write::Shrink(_) => {
+                false
+            }
         }
     }
 

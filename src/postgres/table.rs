@@ -47,7 +47,7 @@ impl TableStatements {
         charset: Charset,
     ) -> Self {
         let column = |(place, spec): (usize, &ColumnSpec)| {
-            let declared_type = found?.holding(spec)?.declared_type.clone();
+            let declared_type = castable(&found?.holding(spec)?.declared_type);
             Some(FoundColumn { spec: *spec, place, declared_type })
         };
         let columns: Vec<FoundColumn> = specs.iter().enumerate().filter_map(column).collect();
@@ -182,6 +182,12 @@ impl TableStatements {
             .collect();
         format!(" ON CONFLICT ({}) DO UPDATE SET {}", self.key, replaced.join(", "))
     }
+}
+
+/// A type as it may be cast to: what the name alone means holds a single character.
+fn castable(declared_type: &str) -> String {
+    let without_length = if declared_type == "character" { "bpchar" } else { declared_type };
+    without_length.to_owned()
 }
 
 fn push_literal(sql: &mut String, value: Value<'_>, charset: Charset) {

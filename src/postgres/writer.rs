@@ -79,6 +79,10 @@ async fn run(
             let pruned = prune::prune(backend, step, pending).await?;
             Ok(vec![pruned])
         }
+        [PendingWrite { write: Write::Shrink(_), .. }] => Err(GivenUp {
+            decision: Decision::Fail,
+            error: StoreError::Internal { reason: "a server's database isn't shrunk from here" },
+        }),
         writes => {
             upsert(backend, writes).await?;
             Ok(writes.iter().map(|_| Outcome::Stored).collect())

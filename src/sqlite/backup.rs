@@ -11,13 +11,16 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::error::StoreError;
-use crate::store::BackupProgress;
+use crate::store::FileProgress;
 
 use super::connection::why_no_file_can_be_there;
 use super::failure;
 use super::filesystem;
 
 const IS_THERE: &str = "there is a file of that name already";
+
+/// What SQLite takes for its own, beside a database, and deletes.
+const SQLITES_OWN: [&str; 3] = ["-journal", "-wal", "-shm"];
 
 /// A file that is removed, unless it was finished.
 struct Unfinished(PathBuf);
@@ -34,7 +37,7 @@ pub fn back_up(
     connection: &Connection,
     filename: &str,
     mode: u32,
-    progress: &BackupProgress,
+    progress: &FileProgress,
 ) -> Result<(), StoreError> {
     let refused = |reason: String| StoreError::cannot_open(filename, reason);
     let target = filesystem::real_path(Path::new(filename));
@@ -44,13 +47,21 @@ pub fn back_up(
     if target.exists() {
         return Err(refused(IS_THERE.to_owned()));
     }
+    if SQLITES_OWN.iter().any(|end| filename.ends_with(end)) {
+        return Err(refused("SQLite deletes files of such a name".to_owned()));
+    }
     let unfinished = Unfinished(beside(&target));
     filesystem::create(&unfinished.0, mode);
     progress.begin(unfinished.0.clone());
     let path = unfinished.0.to_str().ok_or_else(|| refused("its path isn't UTF-8".to_owned()))?;
-    connection
-        .execute("VACUUM INTO ?1", [path])
-        .map_err(|error| failure::store_error_of_write(connection, error))?;
+    connection.execute("VACUUM INTO ?1", [path]).map_err(|error| {
+        match failure::primary_code(&error) {
+            Some(rusqlite::ffi::SQLITE_CANTOPEN | rusqlite::ffi::SQLITE_READONLY) => {
+                refused("no file can be made there".to_owned())
+            }
+            _ => failure::store_error_of_write(connection, error),
+        }
+    })?;
     progress.finish();
     finish(&unfinished.0, &target).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => refused(IS_THERE.to_owned()),
@@ -58,10 +69,10 @@ pub fn back_up(
     })
 }
 
+/// Its name is as long whatever the target's is.
 fn beside(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(format!(".{:016x}.unfinished", RandomState::new().hash_one(0)));
-    name.into()
+    let name = format!("backup-{:016x}.unfinished", RandomState::new().hash_one(0));
+    filesystem::folder(target).join(name)
 }
 
 /// SQLite doesn't sync what it vacuums into.

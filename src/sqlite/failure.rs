@@ -25,8 +25,8 @@ pub fn store_error(error: rusqlite::Error) -> StoreError {
     match code & PRIMARY_CODE_MASK {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => StoreError::Busy { timeout: None, database_code },
         // The -shm couldn't get its room.
-        _ if code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full { database_code },
-        ffi::SQLITE_FULL => StoreError::Full { database_code },
+        _ if code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full { needed: None, database_code },
+        ffi::SQLITE_FULL => StoreError::Full { needed: None, database_code },
         ffi::SQLITE_READONLY => StoreError::ReadOnly { reason: None, database_code },
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
             StoreError::Damaged { message: describe(&error), database_code }
@@ -51,7 +51,7 @@ pub fn store_error_of_write(connection: &Connection, error: rusqlite::Error) -> 
             if database_code.as_str().starts_with("SQLITE_IOERR")
                 && filesystem::is_out_of_room(system_error(connection)) =>
         {
-            StoreError::Full { database_code }
+            StoreError::Full { needed: None, database_code }
         }
         error => error,
     }

@@ -111,9 +111,19 @@ impl DatabaseFile {
     /// readers or the writer. A WAL that is copied whole starts over at the next commit. One that
     /// was deleted isn't copied: by now the database may have another.
     pub fn checkpoint(&self, connection: &Connection) -> Result<(), StoreError> {
+        self.checkpoint_as(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+    }
+
+    /// Copies all of the WAL into the database, and empties it. Waits for readers and the writer as
+    /// long as the connection does.
+    pub fn empty_wal(&self, connection: &Connection) -> Result<(), StoreError> {
+        self.checkpoint_as(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
+    }
+
+    fn checkpoint_as(&self, connection: &Connection, pragma: &str) -> Result<(), StoreError> {
         self.verify()?;
         let checkpoint = || -> rusqlite::Result<()> {
-            connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
+            connection.prepare_cached(pragma)?.query_row([], |_| Ok(()))
         };
         let result = checkpoint().map_err(failure::store_error);
         self.remember_contents();

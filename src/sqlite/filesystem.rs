@@ -220,6 +220,19 @@ pub fn is_out_of_handles() -> bool {
     false
 }
 
+/// How much room there is on the folder's disk, for who isn't root.
+#[cfg(unix)]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let status = rustix::fs::statvfs(folder).ok()?;
+    Some(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Unknown: it is seen when there is none.
+#[cfg(not(unix))]
+pub fn free_bytes(_folder: &Path) -> Option<u64> {
+    None
+}
+
 /// The folder that holds `file`.
 pub fn folder(file: &Path) -> &Path {
     match file.parent() {

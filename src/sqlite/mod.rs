@@ -7,6 +7,7 @@
 //! | `writer` | the write connection: group commit | `persist-writer` |
 //! | `deletion` | what is deleted in steps | `persist-writer` |
 //! | `prune` | what has become too old or too much | `persist-writer` |
+//! | `vacuum` | space that comes back | `persist-writer` |
 //! | `reader` | read-only connections for lists | `persist-reader` |
 //! | `backup` | a copy of the database | `persist-reader` |
 //! | `read_ahead` | the page that a scan will ask for next | any, under its lock |
@@ -43,6 +44,7 @@ mod select;
 mod statements;
 mod store;
 mod table;
+mod vacuum;
 mod writer;
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{LockTimeout, StoreError};
 use crate::store::{
-    Activity, Batch, Completion, Completions, Lasting, Metrics, NOTICEABLE, OperationResult,
-    Outcome, Pace, Patience, PendingWrite, Probe, Trouble, Write,
+    Activity, Batch, Completion, Completions, FileProgress, Lasting, Metrics, NOTICEABLE,
+    OperationResult, Outcome, Pace, Patience, PendingWrite, Probe, Trouble, Write,
 };
 
 use super::checkpointer::Checkpointer;
@@ -26,6 +26,7 @@ use super::failure;
 use super::queue::{Queue, Work};
 use super::reader::Readers;
 use super::statements::{self, Statements};
+use super::vacuum::{self, Vacuum};
 
 /// The WAL is checkpointed from this size on: 16 MiB in pages of 4 KiB. From then on its
 /// blocks are written over and over, which a disk syncs faster than blocks it must add. Smaller
@@ -60,6 +61,7 @@ pub struct Writer {
     deletions: VecDeque<Deletion>,
     /// How many rows are pruned at a time.
     prune_pace: Cell<Pace>,
+    vacuum: Vacuum,
     /// Until when the lock is left to other processes.
     rests_until: Instant,
     /// The size of the WAL after the last commit; none without a WAL.
@@ -101,6 +103,7 @@ impl Writer {
             Ok(())
         }))?;
         Ok(Self {
+            vacuum: Vacuum::new(&connection)?,
             connection,
             checkpointer: Checkpointer::new(
                 shared.location.clone(),
@@ -123,7 +126,7 @@ impl Writer {
         loop {
             match self.shared.queue.next_work(self.idle_after()) {
                 Work::Batch(batch) => self.write(batch),
-                Work::Idle if self.deletions.is_empty() => {
+                Work::Idle if self.has_no_steps() => {
                     self.checkpointer.request();
                     self.is_checkpoint_due = false;
                     continue;
@@ -132,6 +135,7 @@ impl Writer {
                 Work::End => break,
             }
             self.step_deletion();
+            self.step_vacuum();
             self.checkpoint_if_due();
         }
         self.checkpointer.stop();
@@ -140,11 +144,19 @@ impl Writer {
 
     /// How long to wait for work, where there is something else to do then.
     fn idle_after(&self) -> Option<Duration> {
-        if self.deletions.is_empty() {
-            self.is_checkpoint_due.then_some(IDLE_CHECKPOINT_AFTER)
-        } else {
-            Some(self.rests_until.saturating_duration_since(Instant::now()))
+        let next_step = match self.vacuum.due() {
+            _ if !self.deletions.is_empty() => Some(self.rests_until),
+            due => due.map(|due| due.max(self.rests_until)),
+        };
+        match next_step {
+            Some(next) => Some(next.saturating_duration_since(Instant::now())),
+            None => self.is_checkpoint_due.then_some(IDLE_CHECKPOINT_AFTER),
         }
+    }
+
+    /// Whether nothing goes on in steps.
+    fn has_no_steps(&self) -> bool {
+        self.deletions.is_empty() && self.vacuum.due().is_none()
     }
 
     fn is_resting(&self) -> bool {
@@ -156,17 +168,34 @@ impl Writer {
     }
 
     fn write(&mut self, mut batch: Batch) {
+        if let [PendingWrite { write: Write::Shrink(progress), .. }] = batch.writes.as_slice() {
+            let progress = Arc::clone(progress);
+            let result = catch_unwind(AssertUnwindSafe(|| self.shrink(&progress)));
+            let result = result.unwrap_or_else(|_| Err(writer_panicked()));
+            return self.finish(batch.writes.into_iter().zip([result]).collect());
+        }
         while !batch.writes.is_empty() {
             let progress = catch_unwind(AssertUnwindSafe(|| self.commit_first(&mut batch)))
                 .unwrap_or_else(|_| batch.writes.iter().map(|_| panicked()).collect());
             let mut done = Vec::with_capacity(progress.len());
             for (pending, progress) in batch.writes.drain(..progress.len()).zip(progress) {
                 match progress {
-                    Progress::Done(result) => done.push((pending, result)),
+                    Progress::Done(result) => {
+                        self.note_deletion(&pending.write, &result);
+                        done.push((pending, result));
+                    }
                     Progress::Begun => self.deletions.push_back(Deletion::new(pending)),
                 }
             }
             self.finish(done);
+        }
+    }
+
+    /// Space may have become free.
+    fn note_deletion(&mut self, write: &Write, result: &OperationResult) {
+        let is_deletion = matches!(write, Write::DeleteSession { .. } | Write::Prune(_));
+        if is_deletion && result.is_ok() {
+            self.vacuum.note_deletion();
         }
     }
 
@@ -324,6 +353,35 @@ impl Writer {
         self.lock_wait.set(lock_wait);
     }
 
+    /// Not in a transaction: it has one of its own.
+    fn shrink(&mut self, progress: &Arc<FileProgress>) -> OperationResult {
+        let (queue, of_caller) = (Arc::clone(&self.shared.queue), Arc::clone(progress));
+        let is_over = move || queue.is_ending() || of_caller.is_cancelled();
+        let file = &self.shared.location.file;
+        let busy_timeout = self.shared.busy_timeout;
+        let shrunk = vacuum::shrink(&mut self.connection, file, busy_timeout, progress, is_over);
+        if shrunk.is_ok() {
+            self.vacuum.note_shrunk();
+        }
+        shrunk
+            .map_err(|error| if self.shared.queue.is_ending() { StoreError::Closed } else { error })
+    }
+
+    /// Gives some of the free space back, between other work.
+    fn step_vacuum(&mut self) {
+        let is_due = self.vacuum.due().is_some_and(|due| due <= Instant::now());
+        if !is_due || self.is_resting() || !self.deletions.is_empty() {
+            return;
+        }
+        if self.shared.queue.is_ending() {
+            return;
+        }
+        let file = &self.shared.location.file;
+        if let Some(took) = self.vacuum.step(&self.connection, || file.verify()) {
+            self.rest(took);
+        }
+    }
+
     /// The next step of what takes long.
     fn step_deletion(&mut self) {
         if self.is_resting() {
@@ -332,7 +390,10 @@ impl Writer {
         let Some(mut deletion) = self.deletions.pop_front() else { return };
         match catch_unwind(AssertUnwindSafe(|| self.try_step(&mut deletion))) {
             Ok(None) => self.deletions.push_back(deletion),
-            Ok(Some(result)) => self.finish(vec![(deletion.pending, result)]),
+            Ok(Some(result)) => {
+                self.vacuum.note_deletion();
+                self.finish(vec![(deletion.pending, result)]);
+            }
             Err(_) => self.finish(vec![(deletion.pending, Err(writer_panicked()))]),
         }
     }
@@ -436,6 +497,8 @@ pub fn apply(
             let pruned = statements.prune.prune(connection, step, prune_pace.rows())?;
             Ok((Outcome::Pruned(pruned), 0))
         }),
+        // Of a database in memory.
+        Write::Shrink(_) => vacuum::in_memory(connection).map(|outcome| (outcome, 0)),
         Write::Probe(rows) => probe(connection, statements, rows).map(|()| (Outcome::Stored, 0)),
     }
 }

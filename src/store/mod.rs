@@ -12,7 +12,7 @@
 //! | `trouble` | what no call has failed from, or not yet; pure |
 
 mod backlog;
-mod backup;
+mod file_progress;
 mod metrics;
 mod operation;
 mod pace;
@@ -25,7 +25,7 @@ mod trouble;
 mod unsettled;
 
 pub use backlog::{Backlog, Batch, BatchRules, Patience, PendingWrite, Read};
-pub use backup::BackupProgress;
+pub use file_progress::FileProgress;
 pub use metrics::{Latencies, LatencyHistogram, Metrics, MetricsSnapshot};
 pub use operation::{
     EventsQuery, Operation, Outcome, Query, Replay, ReplayForm, ReplayQuery, SessionAmount,

@@ -7,7 +7,7 @@ use crate::filter::{EventsFilter, Order, SessionsFilter};
 use crate::model::{JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord};
 use crate::replay::{ReplayOptions, Window};
 
-use super::backup::BackupProgress;
+use super::file_progress::FileProgress;
 use super::probe::Probe;
 use super::prune::{CandidatesQuery, PruneStep, Pruned};
 
@@ -39,6 +39,8 @@ pub enum Write {
     Probe(Box<Probe>),
     /// Deletes some of what has become too old or too much.
     Prune(Box<PruneStep>),
+    /// Makes the file as small as can be. Of SQLite alone.
+    Shrink(Arc<FileProgress>),
 }
 
 /// What a read wants.
@@ -71,7 +73,7 @@ pub enum Query {
     /// About how many bytes the rows take that there are, and not those that are gone.
     LiveBytes,
     /// To copy all of it into a file that isn't there yet. Of SQLite alone.
-    Backup { filename: String, mode: u32, progress: Arc<BackupProgress> },
+    Backup { filename: String, mode: u32, progress: Arc<FileProgress> },
 }
 
 /// Which page of the sessions.
@@ -170,6 +172,10 @@ pub struct SessionAmount {
 
 /// What a successful call gave.
 #[derive(Debug, PartialEq)]
+#[cfg_attr(
+    not(test),
+    expect(clippy::missing_docs_in_private_items, reason = "a variant's docs have its fields")
+)]
 pub enum Outcome {
     /// What was written is durable.
     Stored,
@@ -187,6 +193,8 @@ pub enum Outcome {
     Stats(StoredAmount),
     /// What was pruned, or would be.
     Pruned(Pruned),
+    /// How large the file was, and is.
+    Shrunk { bytes_before: u64, bytes_after: u64 },
 }
 
 /// A part of what is stored, that a write touches or a query must see.
@@ -247,7 +255,7 @@ impl Write {
                 let scopes = |id: &'write String| [Scope::Session(id), Scope::Events(id)];
                 step.sessions.iter().flat_map(scopes).for_each(visit);
             }
-            Self::Probe(_) => {}
+            Self::Probe(_) | Self::Shrink(_) => {}
         }
     }
 
@@ -263,7 +271,7 @@ impl Write {
     /// Whether it may take more than one transaction. Until it ends, nothing else that touches what
     /// it touches is begun.
     pub fn may_take_long(&self) -> bool {
-        matches!(self, Self::DeleteSession { .. })
+        matches!(self, Self::DeleteSession { .. } | Self::Shrink(_))
     }
 
     /// Whether it has a transaction of its own, in a backend that has several under way at a time or
@@ -271,14 +279,14 @@ impl Write {
     pub fn goes_alone(&self, are_concurrent: bool) -> bool {
         match self {
             Self::DeleteSession { .. } | Self::Probe(_) => are_concurrent,
-            Self::Prune(_) => true,
+            Self::Prune(_) | Self::Shrink(_) => true,
             Self::Session(_) | Self::Event(_) | Self::Events(_) => false,
         }
     }
 
     /// Whether nothing is stored by it: the end of the store, or of the process, needn't wait.
     pub fn stores_nothing(&self) -> bool {
-        matches!(self, Self::Probe(_) | Self::Prune(_))
+        matches!(self, Self::Probe(_) | Self::Prune(_) | Self::Shrink(_))
     }
 
     /// How many rows it stores, as far as the call itself tells.
@@ -286,7 +294,7 @@ impl Write {
         match self {
             Self::Events(events) => events.len(),
             Self::Session(_) | Self::Event(_) | Self::DeleteSession { .. } => 1,
-            Self::Probe(_) | Self::Prune(_) => 0,
+            Self::Probe(_) | Self::Prune(_) | Self::Shrink(_) => 0,
         }
     }
 
@@ -302,6 +310,7 @@ impl Write {
             Self::DeleteSession { id } => id.len(),
             Self::Probe(_) => std::mem::size_of::<Probe>(),
             Self::Prune(step) => step.bytes(),
+            Self::Shrink(_) => 0,
         };
         std::mem::size_of::<Self>().saturating_add(held)
     }

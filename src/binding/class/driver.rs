@@ -16,7 +16,7 @@ use crate::binding::promise::bridge::{self, Listener};
 use crate::binding::promise::environment::Environment;
 use crate::binding::promise::handle::{Handle, RETENTION};
 use crate::replay::ReplayOptions;
-use crate::store::{BackupProgress, Operation, Probe, Query, SessionStore, Write};
+use crate::store::{FileProgress, Operation, Probe, Query, SessionStore, Write};
 
 use super::calls::Calls;
 use super::traced_call::TracedCall;
@@ -35,14 +35,14 @@ pub struct Driver {
     is_of_retention: bool,
 }
 
-/// A backup under way.
+/// Work under way that writes a file.
 #[napi]
-pub struct BackupJob {
-    progress: Arc<BackupProgress>,
+pub struct FileJob {
+    progress: Arc<FileProgress>,
 }
 
 #[napi]
-impl BackupJob {
+impl FileJob {
     /// How large it is so far.
     #[napi]
     pub fn bytes(&self) -> f64 {
@@ -282,10 +282,10 @@ impl Driver {
         self.submit(env, "stats", arguments)
     }
 
-    /// What `backup` is told to begin.
+    /// What `backup` or `shrink` is told to begin.
     #[napi]
-    pub fn new_backup(&self) -> BackupJob {
-        BackupJob { progress: Arc::default() }
+    pub fn new_file_job(&self) -> FileJob {
+        FileJob { progress: Arc::default() }
     }
 
     /// Copies a SQLite database into a file.
@@ -295,10 +295,17 @@ impl Driver {
         env: &'env Env,
         path: Unknown<'_>,
         mode: Unknown<'_>,
-        job: &BackupJob,
+        job: &FileJob,
     ) -> napi::Result<Unknown<'env>> {
         let arguments = operations::backup(path, mode, Arc::clone(&job.progress));
         self.submit(env, "backup", arguments)
+    }
+
+    /// Makes a SQLite file as small as can be.
+    #[napi]
+    pub fn shrink<'env>(&self, env: &'env Env, job: &FileJob) -> napi::Result<Unknown<'env>> {
+        let shrink = Write::Shrink(Arc::clone(&job.progress));
+        self.submit(env, "shrink", Ok(Operation::Write(shrink)))
     }
 
     /// A page of ids of sessions that may have to be pruned.

@@ -12,7 +12,7 @@ use crate::filter::{EventsFilter, Order};
 use crate::model::{PageRequest, SessionEvent};
 use crate::replay::ReplayOptions;
 use crate::store::{
-    BackupProgress, Candidates, CandidatesQuery, EventsQuery, Operation, Place, Prune, PruneStep,
+    Candidates, CandidatesQuery, EventsQuery, FileProgress, Operation, Place, Prune, PruneStep,
     Query, ReplayForm, ReplayQuery, SessionsQuery, Write,
 };
 
@@ -108,7 +108,7 @@ pub fn count_events(filter: Unknown<'_>) -> Arguments {
 }
 
 /// `backup(path, fileMode)`.
-pub fn backup(path: Unknown<'_>, mode: Unknown<'_>, progress: Arc<BackupProgress>) -> Arguments {
+pub fn backup(path: Unknown<'_>, mode: Unknown<'_>, progress: Arc<FileProgress>) -> Arguments {
     let filename = values::identifier(path, "path")?;
     let mode = sqlite_options::file_mode(&mode)?;
     Ok(Operation::Read(Query::Backup { filename, mode, progress }))

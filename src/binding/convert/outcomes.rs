@@ -42,6 +42,12 @@ pub fn to_js<'env>(
             Ok(Answer::without_rows(stored_amount(env, realm, &amount)?.to_unknown()))
         }
         Outcome::Pruned(found) => Ok(Answer::without_rows(pruned(env, realm, found)?.to_unknown())),
+        Outcome::Shrunk { bytes_before, bytes_after } => {
+            let mut result = realm.object(env)?;
+            result.set_named_property("bytesBefore", number(bytes_before))?;
+            result.set_named_property("bytesAfter", number(bytes_after))?;
+            Ok(Answer::without_rows(result.to_unknown()))
+        }
         Outcome::Session(None) => Ok(Answer::of(().into_unknown(env)?, 0, 0)),
         Outcome::Session(Some(text)) => Ok(Answer::of(session(env, realm, &text)?, 1, text.len())),
         Outcome::Page(found) => page(env, realm, found),

@@ -18,7 +18,7 @@ pub fn session_id(operation: &Operation) -> Option<&str> {
             Write::Session(session) => Some(&session.id),
             Write::Event(event) => Some(&event.session_id),
             Write::DeleteSession { id } => Some(id),
-            Write::Events(_) | Write::Probe(_) | Write::Prune(_) => None,
+            Write::Events(_) | Write::Probe(_) | Write::Prune(_) | Write::Shrink(_) => None,
         },
         Operation::Read(query) => match query {
             Query::Session { id } => Some(id),
@@ -46,7 +46,9 @@ pub fn written(operation: &Operation) -> Option<Amount> {
         Write::Events(events) => {
             events.iter().fold(0, |bytes: usize, event| bytes.saturating_add(event.text_bytes()))
         }
-        Write::DeleteSession { .. } | Write::Probe(_) | Write::Prune(_) => return None,
+        Write::DeleteSession { .. } | Write::Probe(_) | Write::Prune(_) | Write::Shrink(_) => {
+            return None;
+        }
     };
     Some(Amount { rows: write.rows(), bytes })
 }

@@ -55,9 +55,8 @@ impl Kind {
         match operation {
             Operation::Write(Write::Probe(_)) => Self::Probe,
             Operation::Write(Write::DeleteSession { .. }) => Self::Deletion,
-            Operation::Write(Write::Prune(_)) | Operation::Read(Query::PruneCandidates(_)) => {
-                Self::Upkeep
-            }
+            Operation::Write(Write::Prune(_) | Write::Shrink(_))
+            | Operation::Read(Query::PruneCandidates(_)) => Self::Upkeep,
             Operation::Write(_) => Self::Write,
             Operation::Read(_) => Self::Read,
         }

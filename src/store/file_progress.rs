@@ -1,4 +1,4 @@
-//! A backup under way, as those who wait for it see it.
+//! Work that writes a file, as those who wait for it see it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub struct BackupProgress {
+pub struct FileProgress {
     /// The file that grows.
     unfinished: OnceLock<PathBuf>,
     /// How large it became.
@@ -14,13 +14,13 @@ pub struct BackupProgress {
     is_cancelled: AtomicBool,
 }
 
-impl BackupProgress {
+impl FileProgress {
     /// It is being written to this file.
     pub fn begin(&self, unfinished: PathBuf) {
         let _ = self.unfinished.set(unfinished);
     }
 
-    /// How large the backup is so far, in bytes.
+    /// How large it is so far, in bytes.
     pub fn bytes(&self) -> u64 {
         if let Some(bytes) = self.finished.get() {
             return *bytes;
