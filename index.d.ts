@@ -360,6 +360,19 @@ export interface StoreMethods {
    */
   countEvents(filter?: EventsFilter & { sessionId?: string | undefined }): Promise<number>;
 
+  /**
+   * Deletes what is too old or too much, in small steps between other calls. See docs/operations.md.
+   *
+   * No session with an event younger than an hour is removed, nor one that this driver was called for
+   * within the last hour; and the event with the highest index of a session that stays is never removed,
+   * so that numbering goes on. Of several processes one prunes at a time.
+   *
+   * Resolves to what went; with `done: false` if `signal` or `maxDurationMs` ended it: call it again. It
+   * can be ended at any step, also by a crash. Rejects as `deleteSession` does; `close()` ends it with
+   * `ERR_PERSIST_CLOSED`.
+   */
+  prune(options: PruneOptions): Promise<PruneResult>;
+
   /** The last event of a session, by `eventIndex`, then `id`; `undefined` if it has none. */
   lastEvent(sessionId: string): Promise<SessionEvent | undefined>;
 
@@ -379,6 +392,74 @@ export interface StoreMethods {
    * `largest` asks for that many of the largest sessions.
    */
   stats(options?: { largest?: number | undefined }): Promise<StoreStats>;
+}
+
+/**
+ * A whole number of milliseconds from 1, or text such as `"90s"`, `"12h"` or `"30d"`: of `ms`, `s`, `m`, `h`
+ * and `d`.
+ */
+export type Duration = number | string;
+
+/** How much a store may hold. Counts are from 1. */
+export interface Limits {
+  /** The newest events that a session keeps. */
+  maxEventsPerSession?: number | undefined;
+  /** How many sessions may stay; the oldest by `createdAt`, then `id`, go first. */
+  maxSessions?: number | undefined;
+  /** Sessions go whose newest event is older, or of those without events, that were created earlier. */
+  maxAge?: Duration | undefined;
+  /** Sessions go that were destroyed longer ago. */
+  destroyedFor?: Duration | undefined;
+  /**
+   * What the rows may take, without what is free in the file. The oldest sessions lose their events but for
+   * the last one, then they go, and then sessions in use lose all but their newest 1,000. Of PostgreSQL it
+   * is an estimate: rows by the server's count, times the mean size of some.
+   */
+  maxBytes?: number | undefined;
+}
+
+/** What `prune` takes: at least one limit. */
+export interface PruneOptions extends Limits {
+  /**
+   * Only says what would go. With `maxBytes`, events alone. Default: `false`.
+   */
+  dryRun?: boolean | undefined;
+  /** After so many milliseconds no further step is begun. Default: no end. */
+  maxDurationMs?: number | undefined;
+  /** No further step is begun once it is aborted. */
+  signal?: AbortSignalLike | undefined;
+  /** Is told what went so far, at most ten times a second, and once at the end. */
+  onProgress?: ((progress: PruneProgress) => void) | undefined;
+}
+
+/** What went. */
+export interface PruneProgress {
+  sessions: number;
+  events: number;
+  /** Of the texts in the rows that went. */
+  bytes: number;
+}
+
+/** What `prune` resolves to. */
+export interface PruneResult extends PruneProgress {
+  /** Whether it came to its end. */
+  done: boolean;
+}
+
+/** What keeps a store small by itself; among the options of both drivers. */
+export interface RetentionOptions {
+  /**
+   * What `prune` does, by itself: within seconds of this driver's first write, each minute, and when a
+   * session that this driver writes has got a tenth more events than it may have. Never keeps the process
+   * alive. `onError` is told of a failure, with the operation `"retention"`, and `health()` is `"degraded"`
+   * until it succeeds. On a store that can't be written it has no effect, with one process warning.
+   * Default: nothing is pruned.
+   */
+  retention?: Limits | null | undefined;
+  /** As `retention.maxSessions`, and as the SDK's driver in memory names it. */
+  maxSessions?: number | undefined;
+  /** As `retention.maxEventsPerSession`. */
+  maxEventsPerSession?: number | undefined;
 }
 
 /** What a replay may hold. Lengths are in UTF-16 units, as `length` counts. */
@@ -504,7 +585,8 @@ export interface Health {
    *   seconds. A read that succeeds says nothing of writes that failed. A row that a constraint or a
    *   trigger refuses is the row's fault, but not that of `ready()`.
    * - `"degraded"`: that was longer ago, and no call came since; or a call has been waiting for more
-   *   than 2 seconds. Deletions, counts and filtered lists may take longer.
+   *   than 2 seconds; or the last try to keep the store small has failed. Deletions, counts and filtered
+   *   lists may take longer.
    * - `"closed"`
    */
   state: "ok" | "degraded" | "failing" | "closed";
@@ -533,7 +615,7 @@ export interface ErrorContext {
 }
 
 /** Options of `SQLiteSessionPersistDriver`. A name that isn't one of these is refused. */
-export interface SQLiteSessionPersistDriverOptions {
+export interface SQLiteSessionPersistDriverOptions extends RetentionOptions {
   /**
    * A path, relative to the working folder; its folder must exist. `":memory:"` is a database
    * of the driver's own in memory, `""` one in a temporary file. Default: `":memory:"`.
@@ -609,6 +691,23 @@ export declare class SQLiteSessionPersistDriver {
    * A driver needn't be closed: a process that ends, however it does, writes what is queued.
    */
   close(): void;
+  /**
+   * Makes the file as small as can be, by SQLite's own VACUUM, in place: for files of the TypeScript drivers,
+   * which can't give space back in steps, and gives them that ability. Others shrink by themselves after
+   * deletions, down to an eighth of free pages.
+   *
+   * Writes of all processes wait meanwhile, up to their `busyTimeoutMs`; reads go on. It needs twice the
+   * room of what is stored, beside the file and among the temporary files: without, it rejects with
+   * `ERR_PERSIST_FULL` and changes nothing; so does a crash. Rejects with the signal's reason once that is
+   * aborted, with `ERR_PERSIST_BUSY` if another process has the file locked, and with `ERR_PERSIST_CLOSED`
+   * if `close()` ends it.
+   */
+  shrink(options?: {
+    signal?: AbortSignalLike | undefined;
+    /** At most ten times a second, and once at the end: what is written so far. */
+    onProgress?: ((progress: { bytes: number; totalBytes: number }) => void) | undefined;
+  }): Promise<{ bytesBefore: number; bytesAfter: number }>;
+
   /**
    * Copies the whole database into a file that isn't there yet, as of one moment, while others go on
    * writing: it holds every write that was called before. The file is written beside its place, synced,
@@ -701,7 +800,7 @@ export interface PostgresPoolConfig {
 }
 
 /** Options of `PostgresSessionPersistDriver`. A name that isn't one of these is refused. */
-export interface PostgresSessionPersistDriverOptions {
+export interface PostgresSessionPersistDriverOptions extends RetentionOptions {
   /** Wins over the fields of `poolConfig`; a `connectionString` in `poolConfig` wins over this one. */
   connectionString?: string | undefined;
   /**

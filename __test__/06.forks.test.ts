@@ -107,6 +107,7 @@ for (const [name, create] of Object.entries(stores)) {
       "TEXT GENERATED ALWAYS AS ('computed') STORED",
       "TEXT NOT NULL DEFAULT 'none'",
       "INTEGER",
+      "CHAR(5)",
     ]) {
       test(`passes over a column that can't hold it: ${column}`, async (t) => {
         const store = create(t);

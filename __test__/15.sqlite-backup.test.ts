@@ -91,6 +91,20 @@ test("a backup replaces nothing", async (t) => {
   assert.match(missing.message, /its folder does not exist$/);
 });
 
+for (const end of ["-journal", "-wal", "-shm"]) {
+  test(`a backup has no name that SQLite deletes: ${end}`, async (t) => {
+    const driver = open(t, { filename: file(t) });
+    const refused = await rejection(driver.backup(`${file(t)}${end}`));
+    assert.equal(refused.code, "ERR_PERSIST_CANNOT_OPEN");
+    assert.match(refused.message, /SQLite deletes files of such a name/);
+  });
+}
+
+test("a backup may have as long a name as any file", async (t) => {
+  const driver = open(t, { filename: file(t) });
+  await driver.backup(join(folder(t), "b".repeat(250)));
+});
+
 test("a backup tells how far it is", async (t) => {
   const { driver, copy } = await largeStore(t);
   const seen: { bytes: number; totalBytes: number }[] = [];

@@ -5,7 +5,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { allEvents, event, session } from "./support/fixtures.ts";
 import { freshRole, sql } from "./support/postgres.ts";
 import { openPostgres, waitersIn, whileHolding } from "./support/postgres-around.ts";
-import { columnsOf, indexed, oldSchema, REST, snapshot } from "./support/postgres-layouts.ts";
+import {
+  columnsOf,
+  EVENTS_0_3,
+  indexed,
+  oldSchema,
+  REST,
+  SESSIONS_0_3,
+  snapshot,
+} from "./support/postgres-layouts.ts";
 import { refused } from "./support/refusals.ts";
 import { until } from "./support/waiting.ts";
 
@@ -271,3 +279,15 @@ describe("older layouts", () => {
     assert.ok(longest < 3_500, `${longest} ms`);
   });
 });
+
+for (const preparedStatements of [false, true]) {
+  const how = preparedStatements ? ", prepared" : "";
+  test(`columns of a fixed length lose nothing${how}`, async (t) => {
+    const char = (definitions: string) => definitions.replace("id TEXT", "id CHAR(36)");
+    const schema = await oldSchema(t, { sessions: char(SESSIONS_0_3), events: char(EVENTS_0_3) });
+    const driver = openPostgres(t, { schema, preparedStatements });
+    const events = Array.from({ length: 150 }, (_, at) => event("s", at + 1));
+    await driver.insertEvents(events);
+    assert.deepEqual(await allEvents(driver, "s"), events);
+  });
+}

@@ -58,6 +58,19 @@ async function withIdleConnections(t: TestContext, poolConfig: PostgresPoolConfi
   return { relay, driver };
 }
 
+test("of connections that are opened together, one that is refused for good fails no call", async (t) => {
+  const { relay, driver } = await withIdleConnections(t);
+  relay.delayMs = 20;
+  relay.refusals = times(1, { state: "28000", message: "PAM authentication failed" });
+  relay.cutAll();
+  const calls = Array.from({ length: 60 }, (_, at) => [
+    driver.insertEvent(`s${at % 16}`, event(`s${at % 16}`, at)),
+    driver.getSession("s"),
+    driver.listSessions(),
+  ]);
+  await Promise.all(calls.flat());
+});
+
 test("a further connection that is silent keeps no call from one that is open", async (t) => {
   const { relay, options } = await relayed(t);
   const driver = openWith(t, { ...options, retryTimeoutMs: 5_000 });
