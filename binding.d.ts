@@ -70,6 +70,8 @@ export declare class Driver {
   shrink(job: FileJob): unknown
   /** A page of ids of sessions that may have to be pruned. */
   pruneCandidates(of: unknown, cursor: unknown): unknown
+  /** Compacts some of a session, or says what would become of it. */
+  compact(step: unknown): unknown
   /** About how many bytes the rows take that there are. */
   liveBytes(): unknown
   /** Prunes some sessions, or says what would go. */

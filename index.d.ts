@@ -373,6 +373,18 @@ export interface StoreMethods {
    */
   prune(options: PruneOptions): Promise<PruneResult>;
 
+  /**
+   * Makes one event of the chunks of a text that follow each other, in sessions that are at rest: fewer rows,
+   * the same text. Those of `listEvents` and of a replay with `coalesce` are equal to the character; what
+   * `replay` says of `firstEventIndex` may change. In small steps between other calls; see
+   * docs/operations.md.
+   *
+   * The event that stays is the last one, with its `id`, `eventIndex` and `createdAt`. A text isn't joined
+   * beyond 1 MiB, nor before the agent has answered the prompt. A list that is read meanwhile may show a text
+   * twice, never miss one. Resolves and rejects as `prune` does.
+   */
+  compact(options?: CompactOptions): Promise<CompactResult>;
+
   /** The last event of a session, by `eventIndex`, then `id`; `undefined` if it has none. */
   lastEvent(sessionId: string): Promise<SessionEvent | undefined>;
 
@@ -418,6 +430,12 @@ export interface Limits {
   maxBytes?: number | undefined;
 }
 
+/** What `retention` takes. */
+export interface Retention extends Limits {
+  /** As `compact` does, of sessions that have been at rest for so long; from `"10m"`. Default: never. */
+  compactAfter?: Duration | undefined;
+}
+
 /** What `prune` takes: at least one limit. */
 export interface PruneOptions extends Limits {
   /**
@@ -446,6 +464,47 @@ export interface PruneResult extends PruneProgress {
   done: boolean;
 }
 
+/** What `compact` takes. */
+export interface CompactOptions {
+  /** One session. Default: all. */
+  sessionId?: string | undefined;
+  /**
+   * Only sessions whose newest event is older; from `"10m"`, and more than `retryTimeoutMs`, as an insert
+   * that is tried again would bring a chunk back. Default: `"1h"`.
+   */
+  idleFor?: Duration | undefined;
+  /** So many of a session's newest events stay as they are. Default: 0. */
+  keepNewest?: number | undefined;
+  /** Whether tool calls become one with their updates, and lose the states in between. Default: `false`. */
+  toolCalls?: boolean | undefined;
+  /** Only says, about, what would go. Default: `false`. */
+  dryRun?: boolean | undefined;
+  /** As of `prune`. */
+  maxDurationMs?: number | undefined;
+  /** As of `prune`. */
+  signal?: AbortSignalLike | undefined;
+  /** As of `prune`. */
+  onProgress?: ((progress: CompactProgress) => void) | undefined;
+}
+
+/** What was compacted. */
+export interface CompactProgress {
+  /** Sessions that were looked at. */
+  sessions: number;
+  /** Events in them before. */
+  eventsBefore: number;
+  /** Events in them after. */
+  eventsAfter: number;
+  /** Of the texts in the rows that went. */
+  bytes: number;
+}
+
+/** What `compact` resolves to. */
+export interface CompactResult extends CompactProgress {
+  /** Whether it came to its end. */
+  done: boolean;
+}
+
 /** What keeps a store small by itself; among the options of both drivers. */
 export interface RetentionOptions {
   /**
@@ -455,7 +514,7 @@ export interface RetentionOptions {
    * until it succeeds. On a store that can't be written it has no effect, with one process warning.
    * Default: nothing is pruned.
    */
-  retention?: Limits | null | undefined;
+  retention?: Retention | null | undefined;
   /** As `retention.maxSessions`, and as the SDK's driver in memory names it. */
   maxSessions?: number | undefined;
   /** As `retention.maxEventsPerSession`. */

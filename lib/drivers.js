@@ -9,6 +9,7 @@ const { calledWithNew, closedBy } = require("./classes.js");
 const { invalidArgument } = require("./errors.js");
 const { handleOf, hold, holds } = require("./handle.js");
 const addon = require("./realm.js");
+const { compact } = require("./compact.js");
 const { retentionOf } = require("./limits.js");
 const { prune } = require("./prune.js");
 const { keepWithin } = require("./retention.js");
@@ -94,6 +95,11 @@ class Driver extends SessionMethods {
   prune(options) {
     const handle = handleOf(this);
     return prune(handle, writes.of(handle, "prune"), options);
+  }
+
+  compact(options) {
+    const handle = handleOf(this);
+    return compact(handle, writes.of(handle), options);
   }
 
   idle(options) {

@@ -3,6 +3,8 @@
 
 const { invalidArgument } = require("./errors.js");
 
+/** No insert is tried again for as long: what was merged can't come back. */
+const MIN_IDLE_FOR_MS = 600_000;
 const UNITS_MS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const DURATION = /^([1-9]\d*)(ms|s|m|h|d)$/;
 
@@ -15,5 +17,12 @@ exports.durationMs = (name, duration) => {
       `${name} must be a whole number of milliseconds from 1, or text such as "90s", "12h" or "30d"`,
     );
   }
+  return ms;
+};
+
+/** How long a session must be at rest to be compacted. Throws for what isn't long enough. */
+exports.idleForMs = (name, value) => {
+  const ms = exports.durationMs(name, value);
+  if (ms < MIN_IDLE_FOR_MS) throw invalidArgument(`${name} must be "10m" or longer`);
   return ms;
 };

@@ -1,8 +1,9 @@
 /** How much a store may hold, as options say it. */
 "use strict";
 
-const { durationMs } = require("./durations.js");
+const { durationMs, idleForMs } = require("./durations.js");
 const { invalidArgument } = require("./errors.js");
+const { requireOptions } = require("./options.js");
 
 const DURATIONS = ["maxAge", "destroyedFor"];
 /** Those that may be beside `retention`, as the SDK's driver in memory names them. */
@@ -42,14 +43,13 @@ exports.retentionOf = (options) => {
 };
 
 function readRetention(retention) {
-  if (typeof retention !== "object") throw invalidArgument("options.retention must be an object");
-  const unknown = Object.keys(retention).find((name) => !LIMITS.includes(name));
-  if (unknown !== undefined) {
-    throw invalidArgument(
-      `options.retention.${unknown} is not an option; the options are ${LIMITS.join(", ")}`,
-    );
+  requireOptions(retention, [...LIMITS, "compactAfter"], "options.retention");
+  const limits = exports.readLimits(retention, "options.retention");
+  const { compactAfter } = retention;
+  if (compactAfter !== undefined) {
+    limits.compactAfter = idleForMs("options.retention.compactAfter", compactAfter);
   }
-  return exports.readLimits(retention, "options.retention");
+  return limits;
 }
 
 function countFrom1(name, value) {

@@ -7,14 +7,14 @@ const { invalidArgument } = require("./errors.js");
 const MAX_MS = 2_147_483_647;
 
 /** Throws for what isn't an object with no other names than these. */
-exports.requireOptions = (options, names) => {
+exports.requireOptions = (options, names, called = "options") => {
   if (typeof options !== "object" || options === null) {
-    throw invalidArgument("options must be an object");
+    throw invalidArgument(`${called} must be an object`);
   }
   const unknown = Object.keys(options).find((name) => !names.includes(name));
   if (unknown !== undefined) {
     throw invalidArgument(
-      `options.${unknown} is not an option; the options are ${names.join(", ")}`,
+      `${called}.${unknown} is not an option; the options are ${names.join(", ")}`,
     );
   }
 };

@@ -1,16 +1,10 @@
-/**
- * Pruning: what is too old or too much goes, in steps that the addon sizes so that nobody waits long
- * for one. What has to go is found by reading, off the path of writes; each step looks again, in the
- * transaction that deletes.
- */
+/** Pruning: what is too old or too much goes. */
 "use strict";
 
-// Not the global ones: an application's tests may have put others there, which stand still.
-const { performance } = require("node:perf_hooks");
-const { setTimeout } = require("node:timers");
 const { invalidArgument } = require("./errors.js");
 const { LIMITS, readLimits } = require("./limits.js");
-const { requireFunction, requireMs, requireOptions, requireSignal } = require("./options.js");
+const { requireOptions } = require("./options.js");
+const { candidates, HOW, readHow, step, withoutRecord } = require("./upkeep.js");
 
 /** No session with an event that is younger is removed. */
 const HOUR_MS = 3_600_000;
@@ -20,37 +14,20 @@ const EVENTS_IN_USE = 1_000;
 const ROW_BYTES = 100;
 /** A step is for at most so many sessions. */
 const SESSIONS_A_STEP = 100;
-/** Between two tries, while another process prunes. */
-const ELSEWHERE_MS = 100;
-/** Between two calls of `onProgress`. */
-const PROGRESS_MS = 100;
 
 /** `prune` of index.d.ts. `handle` is the driver's, `submit` what to call in its place. */
 exports.prune = async (handle, submit, options) => {
-  const { limits, dryRun, maxDurationMs, signal, onProgress } = read(options);
-  const end = performance.now() + maxDurationMs;
-  const isOver = () => signal?.aborted === true || performance.now() >= end;
-  const tell = atMostEvery(PROGRESS_MS, onProgress);
-  const pass = new Pass(handle, submit, { isDry: dryRun, isOver, tell, pause });
-  const done = await pass.run(limits);
-  onProgress?.(pass.progress);
-  return { ...pass.progress, done };
-};
-
-function read(options) {
-  const others = ["dryRun", "maxDurationMs", "signal", "onProgress"];
-  requireOptions(options, [...LIMITS, ...others]);
-  const { dryRun = false, maxDurationMs, signal, onProgress } = options;
+  requireOptions(options, [...LIMITS, ...HOW]);
   const limits = readLimits(options);
   if (Object.keys(limits).length === 0) {
     throw invalidArgument(`options must have at least one of ${LIMITS.join(", ")}`);
   }
-  if (typeof dryRun !== "boolean") throw invalidArgument("options.dryRun must be true or false");
-  if (maxDurationMs !== undefined) requireMs({ maxDurationMs });
-  requireSignal("options.signal", signal);
-  requireFunction("options.onProgress", onProgress);
-  return { limits, dryRun, maxDurationMs: maxDurationMs ?? Infinity, signal, onProgress };
-}
+  const how = readHow(options);
+  const pass = new Pass(handle, submit, how);
+  const done = await pass.run(limits);
+  how.tellLast(pass.progress);
+  return { ...pass.progress, done };
+};
 
 /** One go through a store. */
 class Pass {
@@ -62,10 +39,7 @@ class Pass {
   #goneRecords = 0;
   progress = { sessions: 0, events: 0, bytes: 0 };
 
-  /**
-   * @param how `isDry`: nothing is deleted. `isOver`: whether it should end. `tell` hears of progress.
-   *   `pause` waits for so many milliseconds. `onlyAlone`: ends where another process prunes.
-   */
+  /** @param how As `readHow` or `inBackground` gives it. */
   constructor(handle, submit, how) {
     this.#handle = handle;
     this.#submit = submit;
@@ -116,14 +90,10 @@ class Pass {
   }
 
   async #removeWithoutRecord(what) {
-    let last;
-    for (;;) {
-      if (this.#how.isOver()) return false;
-      const { items } = await this.#submit.sessionsWithoutRecord({}, last);
-      if (items.length === 0) return true;
-      if (!(await this.#work(this.#removable(items), what))) return false;
-      last = items.at(-1);
+    for await (const ids of withoutRecord(this.#submit, this.#how.isOver)) {
+      if (!(await this.#work(this.#removable(ids), what))) return false;
     }
+    return !this.#how.isOver();
   }
 
   /** The oldest by (createdAt, id), until there are no more than may be. */
@@ -191,31 +161,21 @@ class Pass {
     return this.#there(ids).filter((id) => !this.#handle.wasUsedLately(id));
   }
 
-  async *#candidates({ moreThan, ...of }) {
-    let cursor;
-    do {
-      const page = await this.#submit.pruneCandidates(of, cursor);
-      yield page.items;
-      cursor = page.nextCursor;
-    } while (cursor !== undefined && !this.#how.isOver());
+  #candidates({ moreThan, ...of }) {
+    return candidates(this.#submit, of, this.#how.isOver);
   }
 
   /** Whether it came to its end, or to where it is enough. */
   async #work(ids, what, isEnough) {
-    const { isDry, isOver, tell, pause, onlyAlone } = this.#how;
+    const { isDry, isOver, tell } = this.#how;
     // A dry step is never the half of a session.
     const sessionsAStep = isDry && isEnough ? 1 : SESSIONS_A_STEP;
     let left = ids;
     while (left.length > 0) {
       if (isOver()) return false;
-      const begun = performance.now();
       const sessions = left.slice(0, sessionsAStep);
-      const went = await this.#submit.prune({ ...what, sessions, isDry });
-      if (went.isElsewhere) {
-        if (onlyAlone) return false;
-        await pause(ELSEWHERE_MS);
-        continue;
-      }
+      const went = await step(this.#how, () => this.#submit.prune({ ...what, sessions, isDry }));
+      if (went === undefined) return false;
       this.#note(went);
       tell(this.progress);
       // What somebody's trigger keeps would be tried for ever.
@@ -225,8 +185,6 @@ class Pass {
         left.slice(0, handled).forEach((id) => this.#gone.add(id));
       left = left.slice(handled);
       if (await isEnough?.()) return true;
-      // Others have their turn for as long.
-      if (!isDry && left.length > 0) await pause(performance.now() - begun);
     }
     return true;
   }
@@ -240,16 +198,3 @@ class Pass {
   }
 }
 exports.Pass = Pass;
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Calls a function no more often than that. */
-function atMostEvery(ms, call = () => {}) {
-  let last = -Infinity;
-  return (value) => {
-    const now = performance.now();
-    if (now - last < ms) return;
-    last = now;
-    call(value);
-  };
-}

@@ -6,8 +6,10 @@
 
 // Not the global ones: an application's tests may have put others there, which stand still.
 const { performance } = require("node:perf_hooks");
-const { clearInterval, setInterval, setTimeout } = require("node:timers");
+const { clearInterval, setInterval } = require("node:timers");
+const { Compaction } = require("./compact.js");
 const { Pass } = require("./prune.js");
+const { inBackground } = require("./upkeep.js");
 
 /** Between two looks whether there is something to do. */
 const LOOK_MS = 250;
@@ -37,6 +39,8 @@ class Retention {
   #limits;
   #isWorking = false;
   #lastBegun = -Infinity;
+  /** What was at rest before has been compacted. */
+  #compactedBefore;
   /** Whether it was seen that the store can be written. */
   #isWritable = false;
   /** Whether it never will be pruned. */
@@ -65,7 +69,7 @@ class Retention {
     const isDue = performance.now() - this.#lastBegun >= EACH_MS;
     if (!isDue && grown.length === 0) return;
     const submit = handle.forRetention();
-    const how = { isDry: false, isOver: () => isClosed(handle), tell() {}, pause, onlyAlone: true };
+    const how = inBackground(() => isClosed(handle));
     const pass = new Pass(handle, submit, how);
     if (!isDue) return void (await pass.trim(grown, this.#limits.maxEventsPerSession));
     this.#lastBegun = performance.now();
@@ -73,7 +77,17 @@ class Retention {
       await submit.prune({ sessions: [], before: 0 });
       this.#isWritable = true;
     }
-    await pass.run(this.#limits);
+    if (await pass.run(this.#limits)) await this.#compact(submit, how);
+  }
+
+  /** Those that have come to rest since the last time; at first all that are. */
+  async #compact(submit, how) {
+    const { compactAfter } = this.#limits;
+    if (compactAfter === undefined) return;
+    const idleBefore = Date.now() - compactAfter;
+    const compaction = new Compaction(submit, how, { idleBefore });
+    const which = { before: idleBefore, after: this.#compactedBefore };
+    if (await compaction.all(which)) this.#compactedBefore = idleBefore;
   }
 
   #giveUp() {
@@ -90,5 +104,3 @@ class Retention {
 }
 
 const isClosed = (handle) => handle.health().state === "closed";
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref());

@@ -33,6 +33,7 @@ const METHODS = [
   "pruneCandidates",
   "liveBytes",
   "prune",
+  "compact",
   "ready",
   "replay",
 ];

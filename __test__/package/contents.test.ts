@@ -35,6 +35,7 @@ test("the main package holds the loader, the classes, the types and the docs, in
     "index.d.ts",
     "index.js",
     "lib/classes.js",
+    "lib/compact.js",
     "lib/copies.js",
     "lib/drivers.js",
     "lib/durations.js",
@@ -53,6 +54,7 @@ test("the main package holds the loader, the classes, the types and the docs, in
     "lib/telemetry.js",
     "lib/tell.js",
     "lib/texts.js",
+    "lib/upkeep.js",
     "package.json",
   ]);
   assert.ok(statSync(packages.main).size < 100_000);

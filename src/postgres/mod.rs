@@ -11,6 +11,7 @@
 //! | `writer` | rounds of writes | `persist-postgres` |
 //! | `steps` | what a round is to the server, and why none waits for another in a circle | any |
 //! | `deletion` | deletions, whole or in steps | `persist-postgres` |
+//! | `compaction` | what streamed in many events becomes few | `persist-postgres` |
 //! | `prune` | what has become too old or too much | `persist-postgres` |
 //! | `probe` | whether sessions could be stored | `persist-postgres` |
 //! | `reader` | reads | `persist-postgres` |
@@ -31,6 +32,7 @@
 
 mod addresses;
 mod backend;
+mod compaction;
 mod connection;
 mod deletion;
 mod dispatcher;

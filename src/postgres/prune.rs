@@ -73,13 +73,18 @@ impl Statements {
         read().map_err(Failure::of_call)
     }
 
+    /// Whether nobody else prunes or compacts until the transaction ends, as an expression.
+    pub fn upkeep_turn(&self) -> String {
+        let name = quote::text(&format!("sandbox-agent-persist upkeep {}", self.events.name));
+        format!("pg_try_advisory_xact_lock(hashtextextended({name}, 0))")
+    }
+
     fn prune_message(&self, step: &PruneStep, max_rows: usize) -> Message {
         let (events, sessions) = (&self.events.name, &self.sessions.name);
-        let turn = quote::text(&format!("sandbox-agent-persist prune {events}"));
-        let message = self.dialect.message(&format!(
-            "WITH turn AS MATERIALIZED ( \
-               SELECT pg_try_advisory_xact_lock(hashtextextended({turn}, 0)) AS is_ours), "
-        ));
+        let turn = self.upkeep_turn();
+        let message = self
+            .dialect
+            .message(&format!("WITH turn AS MATERIALIZED (SELECT {turn} AS is_ours), "));
         let message = self.push_judged(message, step, "(SELECT is_ours FROM turn)");
         // What is locked may have been replaced meanwhile by an event of now.
         let (is_whole, message) = match &step.what {
@@ -249,7 +254,7 @@ impl Statements {
     ) -> Result<Page, Failure> {
         let (events, sessions) = (&self.events.name, &self.sessions.name);
         let message = match of {
-            Candidates::Idle { before, destroyed_before } => {
+            Candidates::Idle { before, after: not_before, destroyed_before } => {
                 // Who was created later can't be older. The rest is looked at one by one.
                 let message = self
                     .dialect
@@ -276,9 +281,11 @@ impl Statements {
                         " AND coalesce((SELECT newest.{CREATED_AT} FROM {events} AS newest \
                            WHERE newest.{SESSION_ID} = record.{ID} \
                            ORDER BY newest.{EVENT_INDEX} DESC, newest.{ID} DESC LIMIT 1), \
-                           record.{CREATED_AT}) < "
+                           record.{CREATED_AT}) BETWEEN "
                     ))
-                    .number(*before)
+                    .number(not_before.unwrap_or(i64::MIN))
+                    .sql(" AND ")
+                    .number(before.saturating_sub(1))
                     .sql(&format!(" ORDER BY record.{CREATED_AT}, record.{ID}"))
             }
             Candidates::Large { max_events } => {

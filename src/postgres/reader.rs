@@ -103,6 +103,9 @@ async fn fetch(
             statements.prune_candidates(connection, asked).await.map(Outcome::Page)
         }
         Query::Prunable(step) => statements.prunable(connection, step).await.map(Outcome::Pruned),
+        Query::Compactable(step) => {
+            statements.compactable(connection, step).await.map(Outcome::Compacted)
+        }
         Query::LiveBytes => statements.live_bytes(connection).await.map(Outcome::Count),
         Query::Session { .. } => unreachable!("read together with others"),
     }

@@ -1,5 +1,7 @@
 //! How rows of a table are read and stored: its columns, those that there are.
 
+use std::borrow::Cow;
+
 use crate::columns::{ColumnSpec, EXTRA, ID, Kind, OnDuplicate, Value};
 use crate::layout::Table;
 
@@ -75,6 +77,11 @@ impl TableStatements {
     /// Whether fields that we don't know by name can be stored.
     pub fn has_extra(&self) -> bool {
         self.columns.iter().any(|column| column.spec.name == EXTRA)
+    }
+
+    /// A JSON text as it is stored.
+    pub fn stored_json<'json>(&self, json: &'json str) -> Cow<'json, str> {
+        wrap::stored(json, self.charset)
     }
 
     /// The bytes of the texts of a row of `stored`, as an expression.

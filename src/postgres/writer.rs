@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::store::{OperationResult, Outcome, PendingWrite, Write};
 
 use super::backend::{Backend, Calls, GivenUp};
+use super::compaction;
 use super::deletion;
 use super::probe;
 use super::prune;
@@ -78,6 +79,10 @@ async fn run(
         [pending @ PendingWrite { write: Write::Prune(step), .. }] => {
             let pruned = prune::prune(backend, step, pending).await?;
             Ok(vec![pruned])
+        }
+        [pending @ PendingWrite { write: Write::Compact(step), .. }] => {
+            let compacted = compaction::compact(backend, step, pending).await?;
+            Ok(vec![compacted])
         }
         [PendingWrite { write: Write::Shrink(_), .. }] => Err(GivenUp {
             decision: Decision::Fail,

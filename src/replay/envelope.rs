@@ -152,6 +152,17 @@ impl Envelope {
         None
     }
 
+    /// What is around a text, for what comes before it to be joined with; `None` of anything else.
+    pub fn around_text(&self) -> Option<Self> {
+        let Part::Text(_) = self.part else { return None };
+        Some(Self {
+            head: self.head.clone(),
+            payload: self.payload.clone(),
+            part: Part::Text(TextRun::default()),
+            ..*self
+        })
+    }
+
     /// How many units `JSON.stringify` makes of the whole payload.
     pub fn payload_len(&self) -> usize {
         let rest = text::utf16_len(&self.payload.to_json());

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `options` | what a window may hold |
 //! | `window` | the choice of events, newest first |
+//! | `compaction` | which events become one for good |
 //! | `envelope` | what an event is to the window: a chunk of text, part of a tool call, or neither |
 //! | `text` | the SDK's text of a list of events |
 //! | `value` | JSON as `JSON.parse` reads and `JSON.stringify` prints it |
@@ -11,6 +12,7 @@
 //!
 //! Pure: backends feed rows in, newest first, until the window wants no more.
 
+mod compaction;
 mod envelope;
 mod js_string;
 mod options;
@@ -18,6 +20,7 @@ mod text;
 mod value;
 mod window;
 
+pub use compaction::{Compaction, Merge};
 pub use options::{Keep, ReplayOptions};
 pub use text::{DEFAULT_MAX_CHARS, ReplayText};
 pub use window::{Window, WindowBuilder};

@@ -46,6 +46,8 @@ pub struct WindowBuilder<'options> {
     used: usize,
     /// What the next row may belong to.
     group: Option<Group>,
+    /// Of a text that a stub stands for, what is around it: what comes before is of it too.
+    passed: Option<Envelope>,
     idle_rows: usize,
     is_truncated: bool,
     is_full: bool,
@@ -67,6 +69,7 @@ impl<'options> WindowBuilder<'options> {
             newest_first: Vec::new(),
             used: PREFIX.len(),
             group: None,
+            passed: None,
             idle_rows: 0,
             is_truncated: false,
             is_full: false,
@@ -106,6 +109,7 @@ impl<'options> WindowBuilder<'options> {
     }
 
     fn add(&mut self, envelope: Envelope) {
+        let Some(envelope) = self.pass_over_text(envelope) else { return };
         let has_text = matches!(&envelope.part, Part::Text(run) if run.json_len > 0);
         let next = match &mut self.group {
             Some(group) => group.envelope.join(envelope),
@@ -122,6 +126,18 @@ impl<'options> WindowBuilder<'options> {
         if self.group.as_ref().is_some_and(|group| self.must_cut(group)) {
             self.seal();
         }
+    }
+
+    /// Gives the event back if it isn't of the text that a stub stands for.
+    fn pass_over_text(&mut self, envelope: Envelope) -> Option<Envelope> {
+        let Some(passed) = &mut self.passed else { return Some(envelope) };
+        let next = passed.join(envelope);
+        if next.is_some() {
+            self.passed = None;
+        } else {
+            self.idle_rows += 1;
+        }
+        next
     }
 
     /// Passes over a row that can't be read, unless it is the first. Returns as [`Self::push`].
@@ -142,6 +158,7 @@ impl<'options> WindowBuilder<'options> {
     /// What comes before a row that is left out isn't next to what comes after it.
     fn leave_out(&mut self) {
         self.seal();
+        self.passed = None;
         self.idle_rows += 1;
         self.is_truncated = true;
     }
@@ -181,6 +198,7 @@ impl<'options> WindowBuilder<'options> {
             self.is_truncated = true;
             self.is_full = true;
         }
+        let around_text = envelope.around_text();
         let is_elided = envelope.elide_strings(self.options.max_chars_per_event);
         let event = WindowEvent::new(envelope);
         if !self.must_fit() || event.line_len() <= room {
@@ -190,13 +208,18 @@ impl<'options> WindowBuilder<'options> {
             // What doesn't fit of a text, once it is cut, is what is around it.
             let size = if frame_len > 0 { frame_len } else { event.line_len() };
             self.push_stub_of(&event, size, original);
+            self.passed = around_text;
         }
     }
 
     /// Whether a stub may stand for it: for the newest, and for what is larger than an event should
     /// be. What is of a usual size is left to end the window.
     fn may_be_stub(&self, envelope: &Envelope) -> bool {
-        let is_large = envelope.stored_bytes > self.options.max_chars_per_event;
+        let size = match &envelope.part {
+            Part::Text(_) => len_around_text(envelope),
+            Part::Whole | Part::Tool(_) => envelope.stored_bytes,
+        };
+        let is_large = size > self.options.max_chars_per_event;
         self.must_fit() && (self.newest_first.is_empty() || is_large)
     }
 
@@ -250,6 +273,12 @@ impl Group {
     }
 }
 
+/// Of a text no more is counted than what is around it: how much of it has been read by then depends on
+/// how it was cut into events.
+fn len_around_text(envelope: &Envelope) -> usize {
+    text::utf16_len(&envelope.payload.to_json())
+}
+
 /// What a stub says of an event.
 struct Original {
     method: Option<JsString>,
@@ -259,7 +288,11 @@ struct Original {
 impl Original {
     fn of(envelope: &Envelope) -> Self {
         let method = envelope.payload.get("method").and_then(Value::as_string).cloned();
-        Self { method, length: envelope.payload_len() }
+        let length = match &envelope.part {
+            Part::Text(_) => len_around_text(envelope),
+            Part::Whole | Part::Tool(_) => envelope.payload_len(),
+        };
+        Self { method, length }
     }
 
     fn stub(&self, head: &Head, first_index: Number, method: Option<&JsString>) -> Envelope {
@@ -580,7 +613,7 @@ mod tests {
         let meta = format!(r#""_meta":[{}1],"content""#, "1,".repeat(7_000));
         let large = |text: &str| chunk(text).replace("\"content\"", &meta);
         let shown = replayed(&[prompt(&["a"]), large("b"), large("c")]);
-        assert_eq!(shown.len(), 3, "{shown:?}");
+        assert_eq!(shown.len(), 2, "{shown:?}");
         assert_eq!(shown[0], prompt(&["a"]));
     }
 

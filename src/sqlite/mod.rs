@@ -6,6 +6,7 @@
 //! | `queue` | how writer and readers take their work off the backlog | any, under its lock |
 //! | `writer` | the write connection: group commit | `persist-writer` |
 //! | `deletion` | what is deleted in steps | `persist-writer` |
+//! | `compaction` | what streamed in many events becomes few | `persist-writer` |
 //! | `prune` | what has become too old or too much | `persist-writer` |
 //! | `vacuum` | space that comes back | `persist-writer` |
 //! | `reader` | read-only connections for lists | `persist-reader` |
@@ -26,6 +27,7 @@
 
 mod backup;
 mod checkpointer;
+mod compaction;
 mod connection;
 mod deletion;
 mod failure;

@@ -132,7 +132,7 @@ impl PruneStatements {
         Ok(true)
     }
 
-    fn is_idle(
+    pub fn is_idle(
         &self,
         connection: &Connection,
         id: &str,
@@ -212,7 +212,7 @@ pub fn candidates(
         let after_id = after.as_ref().map(|place| &place.id);
         let limit = sql_count(*limit);
         match of {
-            Candidates::Idle { before, destroyed_before } => {
+            Candidates::Idle { before, after: not_before, destroyed_before } => {
                 let after_created_at = after.as_ref().map(|place| place.created_at);
                 connection
                     .prepare_cached(
@@ -221,11 +221,19 @@ pub fn candidates(
                          WHERE created_at < ?1 AND (?2 IS NULL OR destroyed_at < ?2)
                            AND (?3 IS NULL OR (created_at, id) > (?3, ?4))
                            AND coalesce((SELECT created_at FROM events WHERE session_id = record.id
-                             ORDER BY event_index DESC, id DESC LIMIT 1), created_at) < ?1
+                             ORDER BY event_index DESC, id DESC LIMIT 1), created_at)
+                             BETWEEN coalesce(?6, -9e18) AND ?1 - 1
                          ORDER BY created_at, id LIMIT ?5",
                     )?
                     .query_map(
-                        params![before, destroyed_before, after_created_at, after_id, limit],
+                        params![
+                            before,
+                            destroyed_before,
+                            after_created_at,
+                            after_id,
+                            limit,
+                            not_before
+                        ],
                         |row| Ok(Place { created_at: row.get(0)?, id: row.get(1)? }),
                     )?
                     .collect()

@@ -16,6 +16,7 @@ use crate::store::{
 };
 
 use super::backup;
+use super::compaction;
 use super::connection::Location;
 use super::failure;
 use super::prune;
@@ -30,6 +31,9 @@ const MAX_READERS: usize = 2;
 const STEPS_BETWEEN_LOOKS: i32 = 20_000;
 /// A step of a backup may copy a row of any size.
 const STEPS_BETWEEN_LOOKS_OF_BACKUP: i32 = 100;
+
+/// Of a step of compaction that only says what it would do.
+const DRY_ROWS: usize = 1_000;
 
 /// The connection that JavaScript's thread reads single rows on; `None` where that may wait.
 pub type InlineReads = Mutex<Option<Connection>>;
@@ -230,6 +234,11 @@ pub fn answer(connection: &Connection, statements: &Statements, query: &Query) -
         }
         Query::PruneCandidates(asked) => prune::candidates(connection, asked).map(Outcome::Page),
         Query::Prunable(step) => statements.prune.prunable(connection, step).map(Outcome::Pruned),
+        Query::Compactable(step) => {
+            compaction::compact(connection, statements, step, DRY_ROWS, true)
+                .map(Outcome::Compacted)
+                .map_err(failure::store_error)
+        }
         Query::LiveBytes => prune::live_bytes(connection).map(Outcome::Count),
         Query::Stats { largest } => {
             statements::stored_amount(connection, *largest).map(Outcome::Stats)

@@ -32,7 +32,8 @@ const MAX_ROWS_COUNTED: i64 = 100_000;
 #[derive(Debug)]
 pub struct Statements {
     select_sessions: String,
-    select_events: String,
+    /// Of all events.
+    pub select_events: String,
     count_sessions: String,
     get_session: String,
     has_server_id: bool,

@@ -20,6 +20,7 @@ use crate::store::{
 };
 
 use super::checkpointer::Checkpointer;
+use super::compaction;
 use super::connection::Location;
 use super::deletion::Deletion;
 use super::failure;
@@ -193,7 +194,7 @@ impl Writer {
 
     /// Space may have become free.
     fn note_deletion(&mut self, write: &Write, result: &OperationResult) {
-        let is_deletion = matches!(write, Write::DeleteSession { .. } | Write::Prune(_));
+        let is_deletion = matches!(write, Write::DeleteSession { .. } | Write::Prune(_) | Write::Compact(_));
         if is_deletion && result.is_ok() {
             self.vacuum.note_deletion();
         }
@@ -260,7 +261,7 @@ impl Writer {
             Ok(progress)
         });
         // In a transaction of its own, and to commit it is much of what it takes.
-        if let [PendingWrite { write: Write::Prune(_), .. }] = batch.writes.as_slice() {
+        if let [PendingWrite { write: Write::Prune(_) | Write::Compact(_), .. }] = batch.writes.as_slice() {
             let mut pace = self.prune_pace.get();
             pace.note(begun.elapsed());
             self.prune_pace.set(pace);
@@ -496,6 +497,11 @@ pub fn apply(
         Write::Prune(step) => whole(connection, || {
             let pruned = statements.prune.prune(connection, step, prune_pace.rows())?;
             Ok((Outcome::Pruned(pruned), 0))
+        }),
+        Write::Compact(step) => whole(connection, || {
+            let rows = prune_pace.rows();
+            let compacted = compaction::compact(connection, statements, step, rows, false)?;
+            Ok((Outcome::Compacted(compacted), 0))
         }),
         // Of a database in memory.
         Write::Shrink(_) => vacuum::in_memory(connection).map(|outcome| (outcome, 0)),

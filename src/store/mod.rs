@@ -6,12 +6,14 @@
 //! | `session_store` | the trait that a backend implements, and whom it tells |
 //! | `backlog` | what waits to be written, and the reads that wait for it; pure |
 //! | `unsettled` | which writes aren't settled; pure |
+//! | `compact` | what compaction asks of a backend; pure |
 //! | `prune` | what pruning asks of a backend; pure |
 //! | `pace` | how much of a long work to do at a time; pure |
 //! | `metrics` | how a store does: commits, retries, waits |
 //! | `trouble` | what no call has failed from, or not yet; pure |
 
 mod backlog;
+mod compact;
 mod file_progress;
 mod metrics;
 mod operation;
@@ -25,6 +27,7 @@ mod trouble;
 mod unsettled;
 
 pub use backlog::{Backlog, Batch, BatchRules, Patience, PendingWrite, Read};
+pub use compact::{CompactCursor, CompactRun, CompactStep, Compacted};
 pub use file_progress::FileProgress;
 pub use metrics::{Latencies, LatencyHistogram, Metrics, MetricsSnapshot};
 pub use operation::{

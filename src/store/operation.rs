@@ -7,6 +7,7 @@ use crate::filter::{EventsFilter, Order, SessionsFilter};
 use crate::model::{JsonText, Number, Page, PageRequest, SessionEvent, SessionRecord};
 use crate::replay::{ReplayOptions, Window};
 
+use super::compact::{CompactStep, Compacted};
 use super::file_progress::FileProgress;
 use super::probe::Probe;
 use super::prune::{CandidatesQuery, PruneStep, Pruned};
@@ -39,6 +40,8 @@ pub enum Write {
     Probe(Box<Probe>),
     /// Deletes some of what has become too old or too much.
     Prune(Box<PruneStep>),
+    /// Makes fewer events of some of a session's.
+    Compact(Box<CompactStep>),
     /// Makes the file as small as can be. Of SQLite alone.
     Shrink(Arc<FileProgress>),
 }
@@ -70,6 +73,8 @@ pub enum Query {
     PruneCandidates(CandidatesQuery),
     /// What pruning would delete.
     Prunable(PruneStep),
+    /// What compaction would do.
+    Compactable(CompactStep),
     /// About how many bytes the rows take that there are, and not those that are gone.
     LiveBytes,
     /// To copy all of it into a file that isn't there yet. Of SQLite alone.
@@ -193,6 +198,8 @@ pub enum Outcome {
     Stats(StoredAmount),
     /// What was pruned, or would be.
     Pruned(Pruned),
+    /// What was compacted, or would be.
+    Compacted(Compacted),
     /// How large the file was, and is.
     Shrunk { bytes_before: u64, bytes_after: u64 },
 }
@@ -226,7 +233,7 @@ impl Operation {
     pub fn each_active_session<'call>(&'call self, mut visit: impl FnMut(&'call str)) {
         match self {
             // Nobody's course.
-            Self::Write(Write::Prune(_)) => {}
+            Self::Write(Write::Prune(_) | Write::Compact(_)) => {}
             Self::Write(write) => write.touches(|scope| match scope {
                 Scope::Session(id) | Scope::Events(id) => visit(id),
                 Scope::Event(_) | Scope::AllSessions | Scope::All => {}
@@ -255,6 +262,10 @@ impl Write {
                 let scopes = |id: &'write String| [Scope::Session(id), Scope::Events(id)];
                 step.sessions.iter().flat_map(scopes).for_each(visit);
             }
+            Self::Compact(step) => {
+                let id = &step.session_id;
+                [Scope::Session(id), Scope::Events(id)].into_iter().for_each(visit);
+            }
             Self::Probe(_) | Self::Shrink(_) => {}
         }
     }
@@ -279,14 +290,14 @@ impl Write {
     pub fn goes_alone(&self, are_concurrent: bool) -> bool {
         match self {
             Self::DeleteSession { .. } | Self::Probe(_) => are_concurrent,
-            Self::Prune(_) | Self::Shrink(_) => true,
+            Self::Prune(_) | Self::Compact(_) | Self::Shrink(_) => true,
             Self::Session(_) | Self::Event(_) | Self::Events(_) => false,
         }
     }
 
     /// Whether nothing is stored by it: the end of the store, or of the process, needn't wait.
     pub fn stores_nothing(&self) -> bool {
-        matches!(self, Self::Probe(_) | Self::Prune(_) | Self::Shrink(_))
+        matches!(self, Self::Probe(_) | Self::Prune(_) | Self::Compact(_) | Self::Shrink(_))
     }
 
     /// How many rows it stores, as far as the call itself tells.
@@ -294,7 +305,7 @@ impl Write {
         match self {
             Self::Events(events) => events.len(),
             Self::Session(_) | Self::Event(_) | Self::DeleteSession { .. } => 1,
-            Self::Probe(_) | Self::Prune(_) | Self::Shrink(_) => 0,
+            Self::Probe(_) | Self::Prune(_) | Self::Compact(_) | Self::Shrink(_) => 0,
         }
     }
 
@@ -310,6 +321,7 @@ impl Write {
             Self::DeleteSession { id } => id.len(),
             Self::Probe(_) => std::mem::size_of::<Probe>(),
             Self::Prune(step) => step.bytes(),
+            Self::Compact(step) => step.session_id.len() + std::mem::size_of::<CompactStep>(),
             Self::Shrink(_) => 0,
         };
         std::mem::size_of::<Self>().saturating_add(held)
@@ -328,6 +340,7 @@ impl Query {
             Self::CountEvents { session_id: None, .. }
             | Self::SessionsWithoutRecord { .. }
             | Self::Stats { .. }
+            | Self::Compactable(_)
             | Self::PruneCandidates(_)
             | Self::Prunable(_)
             | Self::LiveBytes
@@ -342,6 +355,7 @@ impl Query {
             Self::CountSessions(_)
             | Self::CountEvents { .. }
             | Self::SessionsWithoutRecord { .. }
+            | Self::Compactable(_)
             | Self::PruneCandidates(_)
             | Self::Prunable(_)
             | Self::Backup { .. } => true,

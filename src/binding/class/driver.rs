@@ -320,6 +320,13 @@ impl Driver {
         self.submit(env, "prune", arguments)
     }
 
+    /// Compacts some of a session, or says what would become of it.
+    #[napi]
+    pub fn compact<'env>(&self, env: &'env Env, step: Unknown<'_>) -> napi::Result<Unknown<'env>> {
+        let arguments = operations::compact(step);
+        self.submit(env, "compact", arguments)
+    }
+
     /// About how many bytes the rows take that there are.
     #[napi]
     pub fn live_bytes<'env>(&self, env: &'env Env) -> napi::Result<Unknown<'env>> {

@@ -12,7 +12,7 @@ use crate::filter::{EventsFilter, Order};
 use crate::model::{PageRequest, SessionEvent};
 use crate::replay::ReplayOptions;
 use crate::store::{
-    Candidates, CandidatesQuery, EventsQuery, FileProgress, Operation, Place, Prune, PruneStep,
+    Candidates, CandidatesQuery, CompactCursor, CompactStep, EventsQuery, FileProgress, Operation, Place, Prune, PruneStep,
     Query, ReplayForm, ReplayQuery, SessionsQuery, Write,
 };
 
@@ -127,11 +127,13 @@ pub fn stats(options: Unknown<'_>) -> Arguments {
 /// Sessions that may have to be pruned: those of more than `maxEvents`, or idle since `before`, which
 /// may also have been destroyed before a time.
 pub fn prune_candidates(of: Unknown<'_>, cursor: Unknown<'_>) -> Arguments {
-    let of = Options::of(of, "of")?.only(&["maxEvents", "before", "destroyedBefore"], &[])?;
+    let names = ["maxEvents", "before", "after", "destroyedBefore"];
+    let of = Options::of(of, "of")?.only(&names, &[])?;
     let candidates = match of.whole_number("maxEvents", u64::MAX)? {
         Some(max_events) => Candidates::Large { max_events },
         None => Candidates::Idle {
             before: of.required_integer("before")?,
+            after: of.integer("after")?,
             destroyed_before: of.integer("destroyedBefore")?,
         },
     };
@@ -161,6 +163,27 @@ pub fn prune(step: Unknown<'_>) -> Arguments {
     Ok(match is_dry {
         true => Operation::Read(Query::Prunable(step)),
         false => Operation::Write(Write::Prune(Box::new(step))),
+    })
+}
+
+/// Compacts some of a session, if its newest event is older than `idleBefore`. With `isDry`, says what
+/// would become of it.
+pub fn compact(step: Unknown<'_>) -> Arguments {
+    let names = ["sessionId", "idleBefore", "keepNewest", "toolCalls", "cursor", "isDry"];
+    let step = Options::of(step, "step")?.only(&names, &[])?;
+    let keep = step.whole_number("keepNewest", u64::MAX)?.unwrap_or_default();
+    let cursor = step.text("cursor")?.and_then(|cursor| CompactCursor::parse(&cursor));
+    let is_dry = step.boolean("isDry")?.unwrap_or(false);
+    let session_id = step.text("sessionId")?;
+    let step = CompactStep {
+        session_id: session_id.ok_or_else(|| CallError::expected("sessionId", "a string"))?,
+        idle_before: step.required_integer("idleBefore")?,
+        joins_tools: step.boolean("toolCalls")?.unwrap_or(false),
+        from: cursor.unwrap_or_else(|| CompactCursor::start(keep)),
+    };
+    Ok(match is_dry {
+        true => Operation::Read(Query::Compactable(step)),
+        false => Operation::Write(Write::Compact(Box::new(step))),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::json as json_text;
 use crate::model::{JsonText, Page};
 use crate::store::{
-    Latencies, MetricsSnapshot, Outcome, Pruned, Replay, SessionAmount, StoredAmount,
+    Compacted, Latencies, MetricsSnapshot, Outcome, Pruned, Replay, SessionAmount, StoredAmount,
 };
 
 use super::error::CallError;
@@ -42,6 +42,9 @@ pub fn to_js<'env>(
             Ok(Answer::without_rows(stored_amount(env, realm, &amount)?.to_unknown()))
         }
         Outcome::Pruned(found) => Ok(Answer::without_rows(pruned(env, realm, found)?.to_unknown())),
+        Outcome::Compacted(found) => {
+            Ok(Answer::without_rows(compacted(env, realm, &found)?.to_unknown()))
+        }
         Outcome::Shrunk { bytes_before, bytes_after } => {
             let mut result = realm.object(env)?;
             result.set_named_property("bytesBefore", number(bytes_before))?;
@@ -105,6 +108,19 @@ fn pruned<'env>(env: &'env Env, realm: &Realm, pruned: Pruned) -> napi::Result<O
     result.set_named_property("events", number(pruned.events))?;
     result.set_named_property("bytes", number(pruned.bytes))?;
     result.set_named_property("isElsewhere", pruned.is_elsewhere)?;
+    Ok(result)
+}
+
+/// `{ read, gone, bytes, cursor?, isElsewhere }`.
+fn compacted<'env>(env: &'env Env, realm: &Realm, came: &Compacted) -> napi::Result<Object<'env>> {
+    let mut result = realm.object(env)?;
+    result.set_named_property("read", number(came.read))?;
+    result.set_named_property("gone", number(came.gone))?;
+    result.set_named_property("bytes", number(came.bytes))?;
+    if let Some(next) = &came.next {
+        result.set_named_property("cursor", next.to_text())?;
+    }
+    result.set_named_property("isElsewhere", came.is_elsewhere)?;
     Ok(result)
 }
 

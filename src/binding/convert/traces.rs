@@ -19,6 +19,7 @@ pub fn session_id(operation: &Operation) -> Option<&str> {
             Write::Event(event) => Some(&event.session_id),
             Write::DeleteSession { id } => Some(id),
             Write::Events(_) | Write::Probe(_) | Write::Prune(_) | Write::Shrink(_) => None,
+            Write::Compact(step) => Some(&step.session_id),
         },
         Operation::Read(query) => match query {
             Query::Session { id } => Some(id),
@@ -31,6 +32,7 @@ pub fn session_id(operation: &Operation) -> Option<&str> {
             | Query::Stats { .. }
             | Query::PruneCandidates(_)
             | Query::Prunable(_)
+            | Query::Compactable(_)
             | Query::LiveBytes
             | Query::Backup { .. } => None,
         },
@@ -46,9 +48,11 @@ pub fn written(operation: &Operation) -> Option<Amount> {
         Write::Events(events) => {
             events.iter().fold(0, |bytes: usize, event| bytes.saturating_add(event.text_bytes()))
         }
-        Write::DeleteSession { .. } | Write::Probe(_) | Write::Prune(_) | Write::Shrink(_) => {
-            return None;
-        }
+        Write::DeleteSession { .. }
+        | Write::Probe(_)
+        | Write::Prune(_)
+        | Write::Compact(_)
+        | Write::Shrink(_) => return None,
     };
     Some(Amount { rows: write.rows(), bytes })
 }

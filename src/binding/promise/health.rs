@@ -55,7 +55,7 @@ impl Kind {
         match operation {
             Operation::Write(Write::Probe(_)) => Self::Probe,
             Operation::Write(Write::DeleteSession { .. }) => Self::Deletion,
-            Operation::Write(Write::Prune(_) | Write::Shrink(_))
+            Operation::Write(Write::Prune(_) | Write::Compact(_) | Write::Shrink(_))
             | Operation::Read(Query::PruneCandidates(_)) => Self::Upkeep,
             Operation::Write(_) => Self::Write,
             Operation::Read(_) => Self::Read,
