@@ -163,7 +163,8 @@ impl Statements {
         let gone: Vec<Option<&str>> =
             merges.iter().flat_map(|merge| &merge.gone).map(|id| Some(id.as_str())).collect();
         let kept: Vec<Option<&str>> = merges.iter().map(|merge| Some(merge.id.as_str())).collect();
-        let stored: Vec<_> = merges.iter().map(|merge| self.events.stored_json(&merge.payload)).collect();
+        let stored: Vec<_> =
+            merges.iter().map(|merge| self.events.stored_json(&merge.payload)).collect();
         let payloads: Vec<Option<&str>> =
             stored.iter().map(|payload| Some(payload.as_ref())).collect();
         let events = &self.events.name;

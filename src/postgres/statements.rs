@@ -137,10 +137,11 @@ impl Statements {
             Write::Events(events) => {
                 !self.events.has_extra() && events.iter().any(|event| event.extra.is_some())
             }
-            Write::DeleteSession { .. } | Write::Probe(_) | Write::Prune(_) | Write::Compact(_)
-            | Write::Shrink(_) => {
-                false
-            }
+            Write::DeleteSession { .. }
+            | Write::Probe(_)
+            | Write::Prune(_)
+            | Write::Compact(_)
+            | Write::Shrink(_) => false,
         }
     }
 

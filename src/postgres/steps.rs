@@ -47,8 +47,7 @@ pub fn steps<'round>(
                 events.iter().for_each(|event| upserts.push_event(event, on_duplicate_event));
             }
             // In transactions of their own, or not here.
-            Write::Probe(_) | Write::Prune(_) | Write::Compact(_)
-            | Write::Shrink(_) => {}
+            Write::Probe(_) | Write::Prune(_) | Write::Compact(_) | Write::Shrink(_) => {}
             Write::DeleteSession { id } => {
                 std::mem::take(&mut upserts).push_to(&mut steps);
                 steps.push(Step::DeleteSession(id));

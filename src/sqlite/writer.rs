@@ -194,7 +194,8 @@ impl Writer {
 
     /// Space may have become free.
     fn note_deletion(&mut self, write: &Write, result: &OperationResult) {
-        let is_deletion = matches!(write, Write::DeleteSession { .. } | Write::Prune(_) | Write::Compact(_));
+        let is_deletion =
+            matches!(write, Write::DeleteSession { .. } | Write::Prune(_) | Write::Compact(_));
         if is_deletion && result.is_ok() {
             self.vacuum.note_deletion();
         }
@@ -261,7 +262,9 @@ impl Writer {
             Ok(progress)
         });
         // In a transaction of its own, and to commit it is much of what it takes.
-        if let [PendingWrite { write: Write::Prune(_) | Write::Compact(_), .. }] = batch.writes.as_slice() {
+        if let [PendingWrite { write: Write::Prune(_) | Write::Compact(_), .. }] =
+            batch.writes.as_slice()
+        {
             let mut pace = self.prune_pace.get();
             pace.note(begun.elapsed());
             self.prune_pace.set(pace);

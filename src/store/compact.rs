@@ -204,7 +204,8 @@ mod tests {
     }
 
     const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"stopReason":"end_turn"}}"#;
-    const PROMPT: &str = r#"{"jsonrpc":"2.0","id":1,"method":"session/prompt","params":{"prompt":[]}}"#;
+    const PROMPT: &str =
+        r#"{"jsonrpc":"2.0","id":1,"method":"session/prompt","params":{"prompt":[]}}"#;
 
     /// Of each kind one, by a number.
     fn stored(index: i64, kind: u8) -> Stored {

@@ -12,8 +12,8 @@ use crate::filter::{EventsFilter, Order};
 use crate::model::{PageRequest, SessionEvent};
 use crate::replay::ReplayOptions;
 use crate::store::{
-    Candidates, CandidatesQuery, CompactCursor, CompactStep, EventsQuery, FileProgress, Operation, Place, Prune, PruneStep,
-    Query, ReplayForm, ReplayQuery, SessionsQuery, Write,
+    Candidates, CandidatesQuery, CompactCursor, CompactStep, EventsQuery, FileProgress, Operation,
+    Place, Prune, PruneStep, Query, ReplayForm, ReplayQuery, SessionsQuery, Write,
 };
 
 use super::error::CallError;
