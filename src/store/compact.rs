@@ -333,7 +333,7 @@ mod tests {
         ) {
             let mut events = history(&kinds);
             let (read, told) = compact(&mut events, 0, rows, true);
-            proptest::prop_assert_eq!(read as usize, kinds.len());
+            proptest::prop_assert_eq!(usize::try_from(read), Ok(kinds.len()));
             proptest::prop_assert_eq!(events.len(), kinds.len());
             let (_, gone) = compact(&mut events, 0, rows, false);
             let steps = (kinds.len() / rows + 1) as u64;
