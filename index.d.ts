@@ -664,7 +664,8 @@ export interface Health {
  *
  * `operation` is the method's name, or, for trouble that no call has failed from, `"retry"` (an
  * outage or a lock has lasted for more than 2 seconds; calls still wait) or `"checkpoint"` (SQLite's
- * WAL can't be copied into the file, and grows). Of these it is told once, until they have passed. An
+ * WAL can't be copied into the file, and grows) or `"secureDelete"` (of what was deleted, something may be in
+ * the WAL still). Of these it is told once, until they have passed. An
  * outage shows when an attempt fails: that of a server that says nothing, after `query_timeout`.
  */
 export interface ErrorContext {
@@ -691,6 +692,13 @@ export interface SQLiteSessionPersistDriverOptions extends RetentionOptions {
    * file that is there keeps its mode. Not on Windows. Default: `0o600`.
    */
   fileMode?: number | undefined;
+  /**
+   * Whether what is deleted is overwritten, and the `-wal` emptied of it, before the deletion resolves:
+   * `deleteSession`, `prune`, `compact`. Where another process reads an old state for longer than
+   * `busyTimeoutMs`, it resolves all the same, and `onError` is told with the operation `"secureDelete"`. What
+   * else may hold it is in docs/operations.md. Default: `false`.
+   */
+  secureDelete?: boolean | undefined;
   /**
    * How long a write or a read waits while another process has the database locked, in
    * milliseconds, off the event loop. The constructor waits on it, for this long but at most

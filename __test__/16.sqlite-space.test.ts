@@ -1,12 +1,13 @@
 /** Space that comes back: in steps after deletions, and all at once on request. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { statSync } from "node:fs";
-import { test, type TestContext } from "node:test";
+import { describe, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver } from "../index.js";
-import { allEvents, event, file, open, rejection } from "./support/fixtures.ts";
+import { allEvents, event, file, onWindows, open, rejection, session } from "./support/fixtures.ts";
 import { start } from "./support/fork.ts";
 import { until } from "./support/waiting.ts";
 
@@ -167,4 +168,60 @@ test("what isn't an option of shrink() is refused", async (t) => {
     const refused = await rejection(driver.shrink(options as never));
     assert.deepEqual([refused.name, refused.code], ["TypeError", "ERR_PERSIST_INVALID_ARG"]);
   }
+});
+
+/** Whether a text is in the database or its log. Another process looks: it would drop this one's locks. */
+const holds = (filename: string, text: string) =>
+  [filename, `${filename}-wal`].some(
+    (path) => spawnSync("grep", ["-qaF", text, path]).status === 0,
+  );
+
+describe("secureDelete", { skip: onWindows && "it has no grep" }, () => {
+  const MARKER = "to-be-forgotten";
+  const remember = async (driver: SQLiteSessionPersistDriver) => {
+    const events = Array.from({ length: 50 }, (_, at) =>
+      event("s", at + 1, { createdAt: 1, payload: { text: `${MARKER} ${at}` } }),
+    );
+    await driver.insertEvents(events);
+    await driver.updateSession(session("s", { sessionInit: { cwd: MARKER, mcpServers: [] } }));
+  };
+
+  for (const [what, remove] of [
+    ["deleteSession", (driver) => driver.deleteSession("s")],
+    ["prune", (driver) => driver.prune({ maxEventsPerSession: 1 })],
+  ] as [string, (driver: SQLiteSessionPersistDriver) => Promise<unknown>][]) {
+    test(`leaves nothing of what ${what} has deleted`, async (t) => {
+      const filename = file(t);
+      const driver = open(t, { filename, secureDelete: true });
+      await remember(driver);
+      assert.ok(holds(filename, `${MARKER} 7`));
+      await remove(driver);
+      assert.equal(holds(filename, `${MARKER} 7`), false);
+    });
+  }
+
+  test("is not the default", async (t) => {
+    const filename = file(t);
+    const driver = open(t, { filename });
+    await remember(driver);
+    await driver.deleteSession("s");
+    assert.ok(holds(filename, `${MARKER} 7`));
+  });
+
+  test("tells of a reader that keeps the log, and goes on", async (t) => {
+    const filename = file(t);
+    const told: string[] = [];
+    const onError = (_: Error, { operation }: { operation: string }) => told.push(operation);
+    const driver = open(t, { filename, secureDelete: true, busyTimeoutMs: 300, onError });
+    await remember(driver);
+    const reader = start("hold-snapshot", [filename, "1500"]);
+    await once(reader, "message");
+    const deleted = driver.deleteSession("s");
+    await driver.insertEvent(event("other", 1));
+    assert.equal(await deleted, true);
+    assert.deepEqual(told, ["secureDelete"]);
+    await once(reader, "exit");
+    await driver.deleteSession("other");
+    assert.equal(holds(filename, `${MARKER} 7`), false);
+  });
 });

@@ -134,7 +134,14 @@ pub fn open_private(options: &SqliteOptions) -> Result<(Connection, Layout), Sto
     let mut connection =
         create_or_open(Path::new(&options.filename)).map_err(failure::store_error)?;
     let layout = schema::upgrade(&mut connection, &options.filename)?;
+    set_secure_delete(&connection, options.secure_delete).map_err(failure::store_error)?;
     Ok((connection, layout))
+}
+
+/// Whether what a connection deletes is overwritten.
+fn set_secure_delete(connection: &Connection, is_wanted: bool) -> rusqlite::Result<()> {
+    // SQLite answers with what it does then.
+    connection.pragma_update_and_check(None, "secure_delete", is_wanted, |_| Ok(()))
 }
 
 /// The number of the file system that a file lies on, if that isn't known here: it is taken for a
@@ -212,6 +219,7 @@ impl<'a> Opener<'a> {
         }
         let access = self.choose_journal_mode(&mut connection)?;
         let layout = self.upgrade(&mut connection, layout)?;
+        set_secure_delete(&connection, self.options.secure_delete).map_err(failure::store_error)?;
         if access == Access::Wal {
             read_once(&connection).map_err(|error| self.cannot_open(&error))?;
             file.keep_wal_in_place();

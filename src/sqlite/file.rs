@@ -111,19 +111,20 @@ impl DatabaseFile {
     /// readers or the writer. A WAL that is copied whole starts over at the next commit. One that
     /// was deleted isn't copied: by now the database may have another.
     pub fn checkpoint(&self, connection: &Connection) -> Result<(), StoreError> {
-        self.checkpoint_as(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+        self.checkpoint_as(connection, "PRAGMA wal_checkpoint(PASSIVE)").map(drop)
     }
 
     /// Copies all of the WAL into the database, and empties it. Waits for readers and the writer as
-    /// long as the connection does.
-    pub fn empty_wal(&self, connection: &Connection) -> Result<(), StoreError> {
+    /// long as the connection does. Whether it is empty now.
+    pub fn empty_wal(&self, connection: &Connection) -> Result<bool, StoreError> {
         self.checkpoint_as(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
     }
 
-    fn checkpoint_as(&self, connection: &Connection, pragma: &str) -> Result<(), StoreError> {
+    /// Whether nobody was in the way.
+    fn checkpoint_as(&self, connection: &Connection, pragma: &str) -> Result<bool, StoreError> {
         self.verify()?;
-        let checkpoint = || -> rusqlite::Result<()> {
-            connection.prepare_cached(pragma)?.query_row([], |_| Ok(()))
+        let checkpoint = || -> rusqlite::Result<bool> {
+            connection.prepare_cached(pragma)?.query_row([], |row| Ok(row.get::<_, i64>(0)? == 0))
         };
         let result = checkpoint().map_err(failure::store_error);
         self.remember_contents();

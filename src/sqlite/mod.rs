@@ -7,6 +7,7 @@
 //! | `writer` | the write connection: group commit | `persist-writer` |
 //! | `deletion` | what is deleted in steps | `persist-writer` |
 //! | `compaction` | what streamed in many events becomes few | `persist-writer` |
+//! | `erasure` | what is deleted is gone before it is acknowledged | `persist-writer` |
 //! | `prune` | what has become too old or too much | `persist-writer` |
 //! | `vacuum` | space that comes back | `persist-writer` |
 //! | `reader` | read-only connections for lists | `persist-reader` |
@@ -30,6 +31,7 @@ mod checkpointer;
 mod compaction;
 mod connection;
 mod deletion;
+mod erasure;
 mod failure;
 mod file;
 mod filesystem;

@@ -36,6 +36,8 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// Default: [`DEFAULT_MAX_QUEUED_BYTES`].
     pub max_queued_bytes: usize,
+    /// Whether what is deleted is overwritten before its deletion is acknowledged. Default: no.
+    pub secure_delete: bool,
     /// What becomes of an event whose id is stored already. Default: [`OnDuplicate::Replace`].
     pub on_duplicate_event: OnDuplicate,
 }
@@ -48,6 +50,7 @@ impl Default for SqliteOptions {
             file_mode: DEFAULT_FILE_MODE,
             busy_timeout: Duration::from_millis(u64::from(DEFAULT_BUSY_TIMEOUT_MS)),
             max_queued_bytes: DEFAULT_MAX_QUEUED_BYTES,
+            secure_delete: false,
             on_duplicate_event: OnDuplicate::default(),
         }
     }

@@ -134,6 +134,7 @@ impl FileStore {
                     metrics: Arc::clone(&metrics),
                     location: location.clone(),
                     busy_timeout: options.busy_timeout,
+                    secure_delete: options.secure_delete,
                 };
                 let writer = Writer::new(connection, shared).map_err(failure::store_error)?;
                 let thread = std::thread::Builder::new()

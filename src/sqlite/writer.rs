@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::error::{LockTimeout, StoreError};
+use crate::error::{DatabaseCode, LockTimeout, StoreError};
 use crate::store::{
     Activity, Batch, Completion, Completions, FileProgress, Lasting, Metrics, NOTICEABLE,
     OperationResult, Outcome, Pace, Patience, PendingWrite, Probe, Trouble, Write,
@@ -23,6 +23,7 @@ use super::checkpointer::Checkpointer;
 use super::compaction;
 use super::connection::Location;
 use super::deletion::Deletion;
+use super::erasure::{Done, Erased, Erasure};
 use super::failure;
 use super::queue::{Queue, Work};
 use super::reader::Readers;
@@ -63,6 +64,7 @@ pub struct Writer {
     /// How many rows are pruned at a time.
     prune_pace: Cell<Pace>,
     vacuum: Vacuum,
+    erasure: Erasure,
     /// Until when the lock is left to other processes.
     rests_until: Instant,
     /// The size of the WAL after the last commit; none without a WAL.
@@ -83,6 +85,8 @@ pub struct Shared {
     pub location: Location,
     /// How long a call may wait for a lock.
     pub busy_timeout: Duration,
+    /// Whether deletions are acknowledged once nothing of them is left.
+    pub secure_delete: bool,
 }
 
 /// How far a write has come in a transaction.
@@ -105,6 +109,7 @@ impl Writer {
         }))?;
         Ok(Self {
             vacuum: Vacuum::new(&connection)?,
+            erasure: Erasure::new(shared.secure_delete, shared.busy_timeout),
             connection,
             checkpointer: Checkpointer::new(
                 shared.location.clone(),
@@ -137,6 +142,7 @@ impl Writer {
             }
             self.step_deletion();
             self.step_vacuum();
+            self.step_erasure();
             self.checkpoint_if_due();
         }
         self.checkpointer.stop();
@@ -149,6 +155,10 @@ impl Writer {
             _ if !self.deletions.is_empty() => Some(self.rests_until),
             due => due.map(|due| due.max(self.rests_until)),
         };
+        let next_step = match (next_step, self.erasure.due()) {
+            (Some(step), Some(erasure)) => Some(step.min(erasure)),
+            (step, erasure) => step.or(erasure),
+        };
         match next_step {
             Some(next) => Some(next.saturating_duration_since(Instant::now())),
             None => self.is_checkpoint_due.then_some(IDLE_CHECKPOINT_AFTER),
@@ -157,7 +167,7 @@ impl Writer {
 
     /// Whether nothing goes on in steps.
     fn has_no_steps(&self) -> bool {
-        self.deletions.is_empty() && self.vacuum.due().is_none()
+        self.deletions.is_empty() && self.vacuum.due().is_none() && self.erasure.due().is_none()
     }
 
     fn is_resting(&self) -> bool {
@@ -386,6 +396,29 @@ impl Writer {
         }
     }
 
+    /// Acknowledges deletions once nothing of them is left.
+    fn step_erasure(&mut self) {
+        let is_ending = self.shared.queue.is_ending();
+        if self.erasure.due().is_none_or(|due| due > Instant::now() && !is_ending) {
+            return;
+        }
+        match self.erasure.try_now(&self.connection, &self.shared.location.file, is_ending) {
+            Erased::NotYet => {}
+            Erased::All(done) => self.acknowledge(done),
+            Erased::NotInTime(done) => {
+                let timeout = Some(LockTimeout::BusyTimeout(self.shared.busy_timeout));
+                let database_code = DatabaseCode::Sqlite("SQLITE_BUSY");
+                let error = StoreError::Busy { timeout, database_code };
+                // Who closes the file empties its log too.
+                if !is_ending {
+                    let trouble = Trouble { activity: Activity::Erasure, error };
+                    self.shared.completions.report(trouble);
+                }
+                self.acknowledge(done);
+            }
+        }
+    }
+
     /// The next step of what takes long.
     fn step_deletion(&mut self) {
         if self.is_resting() {
@@ -426,7 +459,12 @@ impl Writer {
         }
     }
 
-    fn finish(&self, done: Vec<(PendingWrite, OperationResult)>) {
+    fn finish(&mut self, done: Done) {
+        let done = self.erasure.hold(done);
+        self.acknowledge(done);
+    }
+
+    fn acknowledge(&self, done: Done) {
         if done.is_empty() {
             return;
         }

@@ -14,6 +14,8 @@ pub enum Activity {
     Retry,
     /// To copy the WAL into the database: meanwhile the WAL grows.
     Checkpoint,
+    /// To empty the WAL of what was deleted.
+    Erasure,
 }
 
 impl Activity {
@@ -22,6 +24,7 @@ impl Activity {
         match self {
             Self::Retry => "retry",
             Self::Checkpoint => "checkpoint",
+            Self::Erasure => "secureDelete",
         }
     }
 }

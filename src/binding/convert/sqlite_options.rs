@@ -15,12 +15,13 @@ use super::values;
 /// What SQLite counts to.
 const MAX_BUSY_TIMEOUT_MS: u64 = 2_147_483_647;
 
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 11] = [
     "filename",
     "durability",
     "fileMode",
     "busyTimeoutMs",
     "maxQueuedBytes",
+    "secureDelete",
     "onDuplicateEvent",
     "retention",
     "maxSessions",
@@ -70,6 +71,7 @@ pub fn read(options: Unknown<'_>) -> Result<SqliteArguments, CallError> {
     if let Some(bytes) = options.whole_number("maxQueuedBytes", u64::MAX)? {
         result.max_queued_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
+    result.secure_delete = options.boolean("secureDelete")?.unwrap_or(false);
     result.on_duplicate_event = options.on_duplicate_event()?;
     Ok(SqliteArguments { options: result, on_error: options.function("onError")? })
 }
