@@ -1,10 +1,11 @@
 /** Keeping a store small, on each driver alike. */
 import assert from "node:assert/strict";
-import { describe, test, type TestContext } from "node:test";
+import { once } from "node:events";
+import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SessionRecord } from "../index.js";
 import { allEvents, event, rejection, session } from "./support/fixtures.ts";
-import { runToEnd } from "./support/fork.ts";
+import { runToEnd, start } from "./support/fork.ts";
 import { stores, type Driver, type Store } from "./support/stores.ts";
 import { until } from "./support/waiting.ts";
 
@@ -271,6 +272,29 @@ for (const [name, create] of Object.entries(stores)) {
       await sleep(5);
       await driver.close();
       assert.equal((await pruning).code, "ERR_PERSIST_CLOSED");
+    });
+
+    test("in a process that is killed leaves the newest, and can be done again", async (t) => {
+      const store = create(t);
+      const driver = await filled(store, (driver) => old(driver, "s", 40, { events: 20_000 }));
+      await driver.close();
+      const limit = { maxEventsPerSession: 100 };
+      for (const ms of [5, 20, 60]) {
+        const options = [JSON.stringify(store.options), "prune", JSON.stringify(limit)];
+        const child = start("upkeep", options);
+        await once(child, "message");
+        await sleep(ms);
+        child.kill("SIGKILL");
+        await once(child, "exit");
+      }
+      const again = store.open();
+      const left = (await allEvents(again, "s", 10_000)).map((each) => each.eventIndex);
+      assert.ok(left.length >= 100, `${left.length}`);
+      assert.deepEqual(
+        left,
+        Array.from(left, (_, at) => 20_001 - left.length + at),
+      );
+      assert.equal((await again.prune(limit)).events, left.length - 100);
     });
 
     test("refuses what is no limit", async (t) => {

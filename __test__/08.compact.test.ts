@@ -1,9 +1,12 @@
 /** Texts in few events, on each driver alike. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import type { SessionEvent } from "../index.js";
 import { allEvents, event, rejection, session } from "./support/fixtures.ts";
+import { start } from "./support/fork.ts";
 import { stores, type Driver, type Store } from "./support/stores.ts";
 import { until } from "./support/waiting.ts";
 
@@ -226,6 +229,25 @@ for (const [name, create] of Object.entries(stores)) {
         },
       );
       await fc.assert(property, { numRuns: 25 });
+    });
+
+    test("in a process that is killed loses no text, and can be done again", async (t) => {
+      const store = create(t);
+      const driver = await stored(store, [PROMPT, ...words(9_000), ANSWER]);
+      const text = textOf(await allEvents(driver, "s", 10_000));
+      await driver.close();
+      for (const ms of [5, 20, 60]) {
+        const child = start("upkeep", [JSON.stringify(store.options), "compact", "{}"]);
+        await once(child, "message");
+        await sleep(ms);
+        child.kill("SIGKILL");
+        await once(child, "exit");
+      }
+      const again = store.open();
+      assert.equal(textOf(await allEvents(again, "s", 10_000)), text);
+      await again.compact();
+      assert.equal(textOf(await allEvents(again, "s")), text);
+      assert.equal(await again.countEvents(), 3);
     });
 
     test("refuses what is no option of it", async (t) => {

@@ -3,11 +3,21 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { statSync } from "node:fs";
+import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { SQLiteSessionPersistDriver } from "../index.js";
-import { allEvents, event, file, onWindows, open, rejection, session } from "./support/fixtures.ts";
+import {
+  allEvents,
+  event,
+  file,
+  folder,
+  onWindows,
+  open,
+  rejection,
+  session,
+} from "./support/fixtures.ts";
 import { start } from "./support/fork.ts";
 import { until } from "./support/waiting.ts";
 
@@ -153,6 +163,37 @@ test("a process that is killed while it shrinks its file leaves it whole", async
   t.after(() => database.close());
   assert.equal(database.pragma("integrity_check", { simple: true }), "ok");
 });
+
+const cannotMount = process.getuid?.() !== 0 && "mounting a small disk needs root";
+test(
+  "a full disk keeps nothing from being done when there is room again",
+  { skip: cannotMount },
+  async (t) => {
+    const disk = folder(t, (path) => spawnSync("umount", ["-l", path]));
+    const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=24m", "tmpfs", disk]);
+    if (mounted.status !== 0) return t.skip(`mount: ${mounted.stderr}`);
+    const driver = open(t, { filename: join(disk, "sessions.db") });
+    await fill(driver, 1);
+    const ballast = join(disk, "ballast");
+    spawnSync("sh", ["-c", 'cat /dev/zero > "$1"', "sh", ballast]);
+    const full = await rejection(driver.shrink());
+    assert.equal(full.code, "ERR_PERSIST_FULL");
+    assert.match(full.message, /the disk is full: this needs \d+ bytes/);
+    // The log may have room for some of it.
+    const limit = { maxEventsPerSession: 100 };
+    const pruned = await driver.prune(limit).catch((error) => error);
+    assert.ok(pruned.done || pruned.code === "ERR_PERSIST_FULL", String(pruned));
+    const left = (await allEvents(driver, "large", 20_000)).map((each) => each.eventIndex);
+    assert.deepEqual(
+      left,
+      Array.from(left, (_, at) => EVENTS + 1 - left.length + at),
+    );
+    spawnSync("rm", [ballast]);
+    await driver.prune(limit);
+    await driver.shrink();
+    assert.equal(await driver.countEvents(), 101);
+  },
+);
 
 test("a database in memory can be shrunk", async (t) => {
   const driver = open(t);

@@ -12,8 +12,9 @@ const HOUR_MS = 3_600_000;
 const EVENTS_IN_USE = 1_000;
 /** What an event takes beside its texts, about. */
 const ROW_BYTES = 100;
-/** A step is for at most so many sessions. */
-const SESSIONS_A_STEP = 100;
+/** A step is for at most so many sessions, the first for so many: each of them is looked at anew. */
+const MAX_SESSIONS_A_STEP = 100;
+const FIRST_SESSIONS_A_STEP = 8;
 
 /** `prune` of index.d.ts. `handle` is the driver's, `submit` what to call in its place. */
 exports.prune = async (handle, submit, options) => {
@@ -37,6 +38,7 @@ class Pass {
   /** Sessions that a dry run takes for gone, and how many of them have a record. */
   #gone = new Set();
   #goneRecords = 0;
+  #sessionsAStep = FIRST_SESSIONS_A_STEP;
   progress = { sessions: 0, events: 0, bytes: 0 };
 
   /** @param how As `readHow` or `inBackground` gives it. */
@@ -168,16 +170,19 @@ class Pass {
   /** Whether it came to its end, or to where it is enough. */
   async #work(ids, what, isEnough) {
     const { isDry, isOver, tell } = this.#how;
-    // A dry step is never the half of a session.
-    const sessionsAStep = isDry && isEnough ? 1 : SESSIONS_A_STEP;
     let left = ids;
     while (left.length > 0) {
       if (isOver()) return false;
-      const sessions = left.slice(0, sessionsAStep);
+      // A dry step is never the half of a session.
+      const sessions = left.slice(0, isDry && isEnough ? 1 : this.#sessionsAStep);
       const went = await step(this.#how, () => this.#submit.prune({ ...what, sessions, isDry }));
       if (went === undefined) return false;
       this.#note(went);
       tell(this.progress);
+      this.#sessionsAStep =
+        went.handled === sessions.length
+          ? Math.min(MAX_SESSIONS_A_STEP, 2 * this.#sessionsAStep)
+          : Math.ceil(this.#sessionsAStep / 2);
       // What somebody's trigger keeps would be tried for ever.
       const isStuck = went.handled + went.events + went.sessions === 0;
       const handled = isStuck ? 1 : went.handled;
