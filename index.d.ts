@@ -170,7 +170,10 @@ export interface StoreStats {
     database: number;
     /** Of the WAL beside a SQLite file. */
     wal?: number;
-    /** Of the SQLite file: what deleted rows have left free. */
+    /**
+     * Of the SQLite file: what deleted rows have left free. Of PostgreSQL, about: what deleted and replaced rows
+     * take up until autovacuum comes.
+     */
     reclaimable?: number;
   };
   /** Those with the most payload, if they were asked for; bytes of payload text. */

@@ -350,6 +350,27 @@ for (const [name, create] of Object.entries(stores)) {
       assert.equal((await driver.lastEvent("s"))!.eventIndex, 300);
     });
 
+    test("of three processes on one store keeps each session's newest events", async (t) => {
+      const store = create(t);
+      const options = JSON.stringify({ ...store.options, maxEventsPerSession: 50 });
+      const sessions = ["a", "b", "c"];
+      const ended = await Promise.all(
+        sessions.map((id) => runToEnd("write", [options, id, "1500"])),
+      );
+      for (const { code, stderr } of ended) assert.deepEqual([code, stderr], [0, ""]);
+      const driver = store.open();
+      const before = await driver.countEvents();
+      assert.ok(before < 4_500, `${before} of 4,500`);
+      await driver.prune({ maxEventsPerSession: 50 });
+      for (const id of sessions) {
+        const left = (await allEvents(driver, id)).map((each) => each.eventIndex);
+        assert.deepEqual(
+          left,
+          Array.from({ length: 50 }, (_, at) => 1_451 + at),
+        );
+      }
+    });
+
     test("doesn't keep the process alive", async (t) => {
       const store = create(t);
       const options = JSON.stringify({ ...store.options, maxSessions: 5 });

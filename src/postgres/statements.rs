@@ -475,12 +475,24 @@ impl Statements {
                 quote::text(table)
             )
         };
+        // As far as the server has counted: what is vacuumed already is free, and not in it.
+        let dead = |table: &str| {
+            format!(
+                "(SELECT floor(pg_relation_size(oid)::numeric * pg_stat_get_dead_tuples(oid) \
+                   / greatest(pg_stat_get_dead_tuples(oid) + pg_stat_get_live_tuples(oid), 1))::bigint \
+                 FROM pg_class WHERE oid = {}::regclass)",
+                quote::text(table)
+            )
+        };
         format!(
-            "SELECT {}, {}, (pg_total_relation_size({}) + pg_total_relation_size({}))::text",
+            "SELECT {}, {}, (pg_total_relation_size({}) + pg_total_relation_size({}))::text, \
+               ({} + {})::text",
             counted(sessions),
             counted(events),
             quote::text(sessions),
             quote::text(events),
+            dead(sessions),
+            dead(events),
         )
     }
 
@@ -546,7 +558,7 @@ fn amount(row: &PgRow) -> Result<StoredAmount, StoreError> {
         is_estimate: are_sessions_estimated || are_events_estimated,
         database_bytes: count(row, 4)?,
         wal_bytes: None,
-        reclaimable_bytes: None,
+        reclaimable_bytes: Some(count(row, 5)?),
         largest: None,
     })
 }

@@ -158,7 +158,7 @@ pub struct StoredAmount {
     pub database_bytes: u64,
     /// Of the WAL, where there is one beside the database.
     pub wal_bytes: Option<u64>,
-    /// Of the database file, what deleted rows have left free.
+    /// What deleted rows have left free in the database file, or take up in the tables still.
     pub reclaimable_bytes: Option<u64>,
     /// The sessions with the most payload, if they were asked for.
     pub largest: Option<Vec<SessionAmount>>,
