@@ -256,6 +256,15 @@ test("a read-only file in a read-only folder gives reads", { skip }, async (t) =
   assert.deepEqual(readdirSync(dirname(filename)), ["sessions.db"]);
 });
 
+test("retention leaves a read-only file alone, and says so once", { skip }, async (t) => {
+  const filename = await closedStore(folder(t));
+  chmodSync(filename, 0o444);
+  const { code, messages } = await runToEnd("retention-read-only", [filename]);
+  const warning =
+    "the store is read-only, so its retention has no effect: another driver must prune it";
+  assert.deepEqual([code, messages], [0, [warning]]);
+});
+
 test("a read-only file in a folder that can be written gives reads", { skip }, async (t) => {
   const path = folder(t);
   const filename = await closedStore(path);
