@@ -103,6 +103,11 @@ export declare class Driver {
   forRetention(): Driver
   /** Sessions that have got so many events more are remembered. */
   watchGrowth(events: number): void
+  /**
+   * The ids of sessions that have got any event since the last call, where growth is watched; `null`
+   * if they were too many.
+   */
+  takeWritten(): Array<string> | null
   /** The ids of these sessions since the last call. */
   takeGrown(): Array<string>
   /** What kind of database it is, as OpenTelemetry names it. */

@@ -383,8 +383,8 @@ export interface StoreMethods {
    * docs/operations.md.
    *
    * The event that stays is the last one, with its `id`, `eventIndex` and `createdAt`. A text isn't joined
-   * beyond 1 MiB, nor before the agent has answered the prompt. A list that is read meanwhile may show a text
-   * twice, never miss one. Resolves and rejects as `prune` does.
+   * beyond 1 MiB, nor before the agent has answered the prompt. A list that is read meanwhile from the oldest
+   * event on may show a text twice, never miss one; read from the newest on, it may miss one. Resolves and rejects as `prune` does.
    */
   compact(options?: CompactOptions): Promise<CompactResult>;
 
@@ -428,7 +428,7 @@ export interface Limits {
   /**
    * What the rows may take, without what is free in the file. The oldest sessions lose their events but for
    * the last one, then they go, and then sessions in use lose all but their newest 1,000. Of PostgreSQL it
-   * is an estimate: rows by the server's count, times the mean size of some.
+   * is the number of rows, which are counted each time, times the mean size of some.
    */
   maxBytes?: number | undefined;
 }
@@ -442,7 +442,8 @@ export interface Retention extends Limits {
 /** What `prune` takes: at least one limit. */
 export interface PruneOptions extends Limits {
   /**
-   * Only says what would go. With `maxBytes`, events alone. Default: `false`.
+   * Only says what would go. With `maxBytes` about, of events alone, and beside other limits some twice.
+   * Default: `false`.
    */
   dryRun?: boolean | undefined;
   /** After so many milliseconds no further step is begun. Default: no end. */

@@ -118,6 +118,15 @@ test("a backup tells how far it is", async (t) => {
   );
 });
 
+test("a backup rejects with what its onProgress throws, leaving nothing", async (t) => {
+  const { driver, copy } = await largeStore(t);
+  const reason = new Error("enough");
+  const onProgress = () => {
+    throw reason;
+  };
+  assert.equal(await rejection(driver.backup(copy, { onProgress })), reason);
+});
+
 test("a backup ends with its signal, leaving nothing", async (t) => {
   const { driver, copy } = await largeStore(t);
   for (const isAborted of [true, false]) {

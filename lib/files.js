@@ -29,19 +29,27 @@ async function watched(handle, { onProgress, signal }, begin) {
   const { bytes } = await handle.stats();
   const job = handle.newFileJob();
   const abort = () => job.cancel();
+  let failure;
   const look = () => {
     const written = job.bytes();
-    onProgress?.({ bytes: written, totalBytes: Math.max(written, bytes.database) });
+    try {
+      onProgress?.({ bytes: written, totalBytes: Math.max(written, bytes.database) });
+    } catch (error) {
+      failure ??= { error };
+      abort();
+    }
   };
   const timer = setInterval(look, LOOK_MS);
   signal?.addEventListener("abort", abort, { once: true });
   if (signal?.aborted) abort();
   try {
     const result = await begin(job);
+    if (failure !== undefined) throw failure.error;
     const written = job.bytes();
     onProgress?.({ bytes: written, totalBytes: written });
     return result;
   } catch (error) {
+    if (failure !== undefined) throw failure.error;
     if (signal?.aborted) throw signal.reason;
     throw error;
   } finally {

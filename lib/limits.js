@@ -15,7 +15,7 @@ const LIMITS = (exports.LIMITS = [...AT_TOP_LEVEL, ...DURATIONS, "maxBytes"]);
 exports.readLimits = (options, name = "options") => {
   const limits = {};
   for (const limit of LIMITS) {
-    const value = options[limit];
+    const value = Object.hasOwn(options, limit) ? options[limit] : undefined;
     if (value === undefined) continue;
     const fullName = `${name}.${limit}`;
     limits[limit] = DURATIONS.includes(limit)
@@ -31,7 +31,7 @@ exports.retentionOf = (options) => {
   const { retention } = options;
   const limits = retention === undefined || retention === null ? {} : readRetention(retention);
   for (const limit of AT_TOP_LEVEL) {
-    if (options[limit] === undefined) continue;
+    if (!Object.hasOwn(options, limit) || options[limit] === undefined) continue;
     if (limit in limits) {
       throw invalidArgument(
         `options.${limit} and options.retention.${limit} are the same: give one`,

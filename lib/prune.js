@@ -10,8 +10,8 @@ const { candidates, HOW, readHow, step, withoutRecord } = require("./upkeep.js")
 const HOUR_MS = 3_600_000;
 /** Of a session that is in use, so many events stay though there are too many bytes. */
 const EVENTS_IN_USE = 1_000;
-/** What an event takes beside its texts, about. */
-const ROW_BYTES = 100;
+/** What a row takes beside its texts, about: as the addon counts it. */
+const ROW_BYTES = 48;
 /** A step is for at most so many sessions, the first for so many: each of them is looked at anew. */
 const MAX_SESSIONS_A_STEP = 100;
 const FIRST_SESSIONS_A_STEP = 8;
@@ -79,7 +79,7 @@ class Pass {
 
   async #remove(what) {
     for await (const ids of this.#candidates(what)) {
-      if (!(await this.#removeRecords(this.#removable(ids), what))) return false;
+      if (!(await this.#removeRecords(this.#there(ids), what))) return false;
     }
     return !this.#how.isOver();
   }
@@ -93,7 +93,7 @@ class Pass {
 
   async #removeWithoutRecord(what) {
     for await (const ids of withoutRecord(this.#submit, this.#how.isOver)) {
-      if (!(await this.#work(this.#removable(ids), what))) return false;
+      if (!(await this.#work(this.#there(ids), what))) return false;
     }
     return !this.#how.isOver();
   }
@@ -127,7 +127,8 @@ class Pass {
    */
   async #lose(before, maxBytes) {
     const live = await this.#submit.liveBytes();
-    const had = { ...this.progress };
+    // Of a dry run nothing is gone yet.
+    const had = this.#how.isDry ? { bytes: 0, events: 0 } : { ...this.progress };
     const isEnough = async () => {
       // SQLite knows at once; elsewhere rows are counted later.
       if (!this.#how.isDry && this.#handle.system === "sqlite") {
@@ -136,18 +137,17 @@ class Pass {
       const { bytes, events } = this.progress;
       return live - (bytes - had.bytes) - ROW_BYTES * (events - had.events) <= maxBytes;
     };
-    if (live <= maxBytes) return true;
+    if (await isEnough()) return true;
     const isDry = this.#how.isDry;
     const phases = [
-      [{ before }, { keep: 1 }],
+      [{ before }, { keep: 1, before }],
       // What a dry run has counted of them isn't counted again.
       ...(isDry ? [] : [[{ before }, { before }]]),
       [{ maxEvents: EVENTS_IN_USE }, { keep: EVENTS_IN_USE }],
     ];
     for (const [which, what] of phases) {
       for await (const ids of this.#candidates(which)) {
-        const wanted = which.before === undefined ? this.#there(ids) : this.#removable(ids);
-        if (!(await this.#work(wanted, what, isEnough))) return false;
+        if (!(await this.#work(this.#there(ids), what, isEnough))) return false;
         if (await isEnough()) return true;
       }
     }
@@ -171,10 +171,13 @@ class Pass {
   async #work(ids, what, isEnough) {
     const { isDry, isOver, tell } = this.#how;
     let left = ids;
-    while (left.length > 0) {
+    for (;;) {
+      // What is used meanwhile stays.
+      if (what.before !== undefined) left = this.#removable(left);
+      if (left.length === 0) return true;
       if (isOver()) return false;
-      // A dry step is never the half of a session.
-      const sessions = left.slice(0, isDry && isEnough ? 1 : this.#sessionsAStep);
+      // No more than is needed, and of a dry step never the half of a session.
+      const sessions = left.slice(0, isEnough ? 1 : this.#sessionsAStep);
       const went = await step(this.#how, () => this.#submit.prune({ ...what, sessions, isDry }));
       if (went === undefined) return false;
       this.#note(went);
@@ -186,12 +189,12 @@ class Pass {
       // What somebody's trigger keeps would be tried for ever.
       const isStuck = went.handled + went.events + went.sessions === 0;
       const handled = isStuck ? 1 : went.handled;
-      if (isDry && what.keep === undefined)
+      if (isDry && what.before !== undefined) {
         left.slice(0, handled).forEach((id) => this.#gone.add(id));
+      }
       left = left.slice(handled);
       if (await isEnough?.()) return true;
     }
-    return true;
   }
 
   #note({ sessions, events, bytes }) {

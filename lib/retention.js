@@ -13,17 +13,17 @@ const { inBackground } = require("./upkeep.js");
 
 /** Between two looks whether there is something to do. */
 const LOOK_MS = 250;
-/** Between the beginnings of two passes. */
+/** Between the beginnings of two passes … */
 const EACH_MS = 60_000;
+/** … and of two that look at all sessions, and not only at those that this driver has written. */
+const ALL_EACH_MS = 3_600_000;
 /** A session has grown by this share of what it may have. */
 const GROWTH = 0.1;
 
 /** Keeps the store of a handle within limits for as long as the handle is used. */
 exports.keepWithin = (limits, handle) => {
-  const { maxEventsPerSession } = limits;
-  if (maxEventsPerSession !== undefined) {
-    handle.watchGrowth(Math.ceil(maxEventsPerSession * GROWTH));
-  }
+  const { maxEventsPerSession = Infinity } = limits;
+  handle.watchGrowth(Math.ceil(maxEventsPerSession * GROWTH));
   // The timer must not be why the driver is never collected.
   const weak = new WeakRef(handle);
   const retention = new Retention(limits);
@@ -39,8 +39,9 @@ class Retention {
   #limits;
   #isWorking = false;
   #lastBegun = -Infinity;
-  /** What was at rest before has been compacted. */
-  #compactedBefore;
+  #lastOfAll = -Infinity;
+  /** Sessions that this driver has written, and that aren't compacted since. */
+  #written = new Set();
   /** Whether it was seen that the store can be written. */
   #isWritable = false;
   /** Whether it never will be pruned. */
@@ -77,17 +78,39 @@ class Retention {
       await submit.prune({ sessions: [], before: 0 });
       this.#isWritable = true;
     }
-    if (await pass.run(this.#limits)) await this.#compact(submit, how);
+    const written = handle.takeWritten();
+    const isOfAll = written === null || performance.now() - this.#lastOfAll >= ALL_EACH_MS;
+    if (await (isOfAll ? this.#all(pass, submit, how) : this.#those(written, pass, submit, how))) {
+      if (isOfAll) this.#lastOfAll = this.#lastBegun;
+    }
   }
 
-  /** Those that have come to rest since the last time; at first all that are. */
-  async #compact(submit, how) {
+  /** Whether it came to its end. */
+  async #all(pass, submit, how) {
+    this.#written.clear();
+    if (!(await pass.run(this.#limits))) return false;
     const { compactAfter } = this.#limits;
-    if (compactAfter === undefined) return;
+    if (compactAfter === undefined) return true;
     const idleBefore = Date.now() - compactAfter;
-    const compaction = new Compaction(submit, how, { idleBefore });
-    const which = { before: idleBefore, after: this.#compactedBefore };
-    if (await compaction.all(which)) this.#compactedBefore = idleBefore;
+    return new Compaction(submit, how, { idleBefore }).all({ before: idleBefore });
+  }
+
+  /** As `#all`, where what other sessions hold needn't be looked at. */
+  async #those(written, pass, submit, how) {
+    const { maxEventsPerSession, compactAfter, ...others } = this.#limits;
+    if (maxEventsPerSession !== undefined && !(await pass.trim(written, maxEventsPerSession))) {
+      return false;
+    }
+    if (!(await pass.run(others))) return false;
+    if (compactAfter === undefined) return true;
+    for (const id of written) this.#written.add(id);
+    for (const id of this.#written) {
+      const compaction = new Compaction(submit, how, { idleBefore: Date.now() - compactAfter });
+      if (!(await compaction.of([id]))) return false;
+      // Else it isn't at rest yet.
+      if (compaction.progress.sessions > 0) this.#written.delete(id);
+    }
+    return true;
   }
 
   #giveUp() {

@@ -24,6 +24,8 @@ use super::rows::{count, is_true, required};
 use super::statements::{Statements, no_row};
 use super::table::TableStatements;
 
+/// What would go is looked at as far as a step at most does.
+const MAX_ROWS: usize = 1_000;
 /// Of each row, beside its values: its header, its numbers and its place on the page.
 const ROW_OVERHEAD: u32 = 48;
 /// About so many pages are looked at to know how large a row is.
@@ -85,7 +87,7 @@ impl Statements {
         let message = self
             .dialect
             .message(&format!("WITH turn AS MATERIALIZED (SELECT {turn} AS is_ours), "));
-        let message = self.push_judged(message, step, "(SELECT is_ours FROM turn)");
+        let message = self.push_judged(message, step, "(SELECT is_ours FROM turn)", max_rows);
         // What is locked may have been replaced meanwhile by an event of now.
         let (is_whole, message) = match &step.what {
             Prune::Sessions { before, .. } => (
@@ -139,7 +141,13 @@ impl Statements {
     }
 
     /// The sessions of the step as `wanted`, and those of them that the step is for as `judged`.
-    fn push_judged(&self, message: Message, step: &PruneStep, condition: &str) -> Message {
+    fn push_judged(
+        &self,
+        message: Message,
+        step: &PruneStep,
+        condition: &str,
+        max_rows: usize,
+    ) -> Message {
         let (events, sessions) = (&self.events.name, &self.sessions.name);
         let ids: Vec<Option<&str>> = step.sessions.iter().map(|id| Some(id.as_str())).collect();
         let message = message
@@ -159,7 +167,17 @@ impl Statements {
                            ORDER BY newest.{EVENT_INDEX} DESC, newest.{ID} DESC LIMIT 1), \
                            record.{CREATED_AT}) < "
                     ))
-                    .number(*before);
+                    .number(*before)
+                    // One of the oldest, which would go first, may be younger though the newest isn't.
+                    .sql(&format!(
+                        " AND NOT EXISTS (SELECT FROM (SELECT stored.{CREATED_AT} AS created_at \
+                           FROM {events} AS stored WHERE stored.{SESSION_ID} = wanted.id \
+                           ORDER BY stored.{EVENT_INDEX}, stored.{ID} LIMIT "
+                    ))
+                    .number(sql_count(max_rows))
+                    .sql(") AS oldest WHERE oldest.created_at >= ")
+                    .number(*before)
+                    .sql(")");
                 let message = match destroyed_before {
                     Some(time) => message.sql(" AND record.destroyed_at < ").number(*time),
                     None => message,
@@ -173,7 +191,8 @@ impl Statements {
                     None => message.sql("), "),
                 }
             }
-            Prune::Events { keep } => message
+            Prune::Events { keep, before } => {
+                let message = message
                 .sql(&format!(
                     ", newest.event_index, newest.id AS event_id FROM wanted CROSS JOIN LATERAL ( \
                        SELECT stored.{EVENT_INDEX} AS event_index, stored.{ID} AS id \
@@ -181,7 +200,19 @@ impl Statements {
                        ORDER BY stored.{EVENT_INDEX} DESC, stored.{ID} DESC LIMIT 1 OFFSET "
                 ))
                 .number(sql_count(*keep))
-                .sql(") AS newest), "),
+                .sql(") AS newest");
+                match before {
+                    Some(before) => message
+                        .sql(&format!(
+                            " WHERE (SELECT last.{CREATED_AT} FROM {events} AS last \
+                               WHERE last.{SESSION_ID} = wanted.id \
+                               ORDER BY last.{EVENT_INDEX} DESC, last.{ID} DESC LIMIT 1) < "
+                        ))
+                        .number(*before)
+                        .sql("), "),
+                    None => message.sql("), "),
+                }
+            }
         }
     }
 
@@ -211,7 +242,7 @@ impl Statements {
                 "0".to_owned(),
             ),
         };
-        let message = self.push_judged(self.dialect.message("WITH "), step, "true");
+        let message = self.push_judged(self.dialect.message("WITH "), step, "true", MAX_ROWS);
         let message = message.sql(&format!(
             "amount AS (SELECT count(*) AS events, coalesce(sum({of_event}), 0) AS bytes \
                FROM judged JOIN {events} AS stored ON stored.{SESSION_ID} = judged.id{condition}) \
@@ -222,8 +253,8 @@ impl Statements {
         read_pruned(rows.last().ok_or_else(no_row)?).map_err(Failure::of_call)
     }
 
-    /// About how many bytes the live rows take: their number, as the server counts it, times the mean
-    /// size of those on some pages.
+    /// About how many bytes the rows take: their number, times the mean size of those on some pages. They
+    /// are counted, as the server's own count comes late.
     pub async fn live_bytes(&self, connection: &mut Timed<'_>) -> Result<u64, Failure> {
         let of = |table: &TableStatements| {
             let (name, class) = (&table.name, quote::text(&table.name));
@@ -231,9 +262,7 @@ impl Statements {
                 "(SELECT coalesce(avg({}), 0) + {ROW_OVERHEAD} FROM {name} AS stored \
                    TABLESAMPLE SYSTEM ((SELECT least(100, {SAMPLED_PAGES} * 100.0 \
                      / greatest(pg_relation_size({class}) / 8192, 1))))) \
-                 * (SELECT CASE WHEN live > 0 THEN live ELSE greatest(reltuples, 0)::bigint END \
-                   FROM pg_class, pg_stat_get_live_tuples(oid) AS live \
-                   WHERE oid = {class}::regclass)",
+                 * (SELECT count(*) FROM {name})",
                 table.stored_bytes(),
             )
         };

@@ -18,6 +18,9 @@ const AGE: &str = "coalesce(
     (SELECT created_at FROM events WHERE session_id = ?1 ORDER BY event_index DESC, id DESC LIMIT 1),
     (SELECT created_at FROM sessions WHERE id = ?1))";
 
+/// What would go is looked at as far as a step at most does.
+const MAX_ROWS: u64 = 1_000;
+
 /// The statements, for the tables that were found.
 #[derive(Debug)]
 pub struct PruneStatements {
@@ -89,7 +92,10 @@ impl PruneStatements {
             }
             let is_whole = match what {
                 Prune::Sessions { before, destroyed_before, .. } => {
-                    if left == 0 || !self.is_idle(connection, id, *before, *destroyed_before)? {
+                    if left == 0
+                        || !self.is_idle(connection, id, *before, *destroyed_before)?
+                        || has_young_event(connection, id, *before, room)?
+                    {
                         pruned.handled += 1;
                         continue;
                     }
@@ -97,7 +103,12 @@ impl PruneStatements {
                     left -= u64::from(is_whole);
                     is_whole
                 }
-                Prune::Events { keep } => {
+                Prune::Events { before: Some(before), .. }
+                    if !self.is_idle(connection, id, *before, None)? =>
+                {
+                    true
+                }
+                Prune::Events { keep, .. } => {
                     let went =
                         self.delete(connection, &self.delete_all_but_newest, id, *keep, room)?;
                     pruned.note_events(went.rows, went.bytes);
@@ -173,7 +184,10 @@ impl PruneStatements {
                 pruned.handled += 1;
                 match what {
                     Prune::Sessions { before, destroyed_before, .. } => {
-                        if left > 0 && self.is_idle(connection, id, *before, *destroyed_before)? {
+                        if left > 0
+                            && self.is_idle(connection, id, *before, *destroyed_before)?
+                            && !has_young_event(connection, id, *before, MAX_ROWS)?
+                        {
                             left -= 1;
                             pruned.sessions += 1;
                             let mut asked = connection.prepare_cached(&self.amount_of_session)?;
@@ -181,7 +195,9 @@ impl PruneStatements {
                             pruned.note_events(amount.rows, amount.bytes);
                         }
                     }
-                    Prune::Events { keep } => {
+                    Prune::Events { before: Some(before), .. }
+                        if !self.is_idle(connection, id, *before, None)? => {}
+                    Prune::Events { keep, .. } => {
                         let mut asked =
                             connection.prepare_cached(&self.amount_of_all_but_newest)?;
                         let amount =
@@ -194,6 +210,21 @@ impl PruneStatements {
         };
         measure().map_err(failure::store_error)
     }
+}
+
+/// Whether one of a session's oldest events, which would go first, is younger, though its newest isn't.
+fn has_young_event(
+    connection: &Connection,
+    id: &str,
+    before: i64,
+    rows: u64,
+) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM (SELECT created_at FROM events WHERE session_id = ?1
+               ORDER BY event_index, id LIMIT ?3) WHERE created_at >= ?2 LIMIT 1",
+        )?
+        .exists(params![id, before, sql_count(rows)])
 }
 
 /// How many sessions may go before there are too few.
@@ -218,7 +249,7 @@ pub fn candidates(
                     .prepare_cached(
                         // Who was created later can't be older. The rest is looked at one by one.
                         "SELECT created_at, id FROM sessions AS record
-                         WHERE created_at < ?1 AND (?2 IS NULL OR destroyed_at < ?2)
+                         WHERE created_at < ?1 AND typeof(created_at) = 'integer' AND (?2 IS NULL OR destroyed_at < ?2)
                            AND (?3 IS NULL OR (created_at, id) > (?3, ?4))
                            AND coalesce((SELECT created_at FROM events WHERE session_id = record.id
                              ORDER BY event_index DESC, id DESC LIMIT 1), created_at)

@@ -409,11 +409,7 @@ impl Writer {
                 let timeout = Some(LockTimeout::BusyTimeout(self.shared.busy_timeout));
                 let database_code = DatabaseCode::Sqlite("SQLITE_BUSY");
                 let error = StoreError::Busy { timeout, database_code };
-                // Who closes the file empties its log too.
-                if !is_ending {
-                    let trouble = Trouble { activity: Activity::Erasure, error };
-                    self.shared.completions.report(trouble);
-                }
+                self.shared.completions.report(Trouble { activity: Activity::Erasure, error });
                 self.acknowledge(done);
             }
         }

@@ -358,13 +358,10 @@ impl Query {
             | Self::Compactable(_)
             | Self::PruneCandidates(_)
             | Self::Prunable(_)
+            | Self::LiveBytes
             | Self::Backup { .. } => true,
             Self::Stats { largest } => *largest > 0,
-            Self::Session { .. }
-            | Self::Sessions(_)
-            | Self::Events(_)
-            | Self::Replay(_)
-            | Self::LiveBytes => false,
+            Self::Session { .. } | Self::Sessions(_) | Self::Events(_) | Self::Replay(_) => false,
         }
     }
 

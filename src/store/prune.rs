@@ -70,8 +70,9 @@ pub enum Prune {
     /// Whole sessions, of which this is still so; and no more than would leave fewer than
     /// `more_than` records.
     Sessions { before: i64, destroyed_before: Option<i64>, more_than: Option<u64> },
-    /// The oldest events, all but the newest so many.
-    Events { keep: u64 },
+    /// The oldest events, all but the newest so many; only of sessions that are older than `before`, if
+    /// it is given.
+    Events { keep: u64, before: Option<i64> },
 }
 
 /// What a step came to.

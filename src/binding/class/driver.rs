@@ -422,6 +422,13 @@ impl Driver {
         self.calls.handle.watch_growth(events);
     }
 
+    /// The ids of sessions that have got any event since the last call, where growth is watched; `null`
+    /// if they were too many.
+    #[napi]
+    pub fn take_written(&self) -> Option<Vec<String>> {
+        self.calls.handle.take_written()
+    }
+
     /// The ids of these sessions since the last call.
     #[napi]
     pub fn take_grown(&self) -> Vec<String> {

@@ -151,7 +151,7 @@ pub fn prune(step: Unknown<'_>) -> Arguments {
     let names = ["sessions", "keep", "before", "destroyedBefore", "moreThan", "isDry"];
     let step = Options::of(step, "step")?.only(&names, &[])?;
     let what = match step.whole_number("keep", u64::MAX)? {
-        Some(keep) => Prune::Events { keep },
+        Some(keep) => Prune::Events { keep, before: step.integer("before")? },
         None => Prune::Sessions {
             before: step.required_integer("before")?,
             destroyed_before: step.integer("destroyedBefore")?,

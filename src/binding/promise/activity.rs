@@ -37,9 +37,11 @@ pub struct Activity {
 struct Growth {
     /// After so many, a session has grown; `None` while nobody watches.
     threshold: Option<f64>,
-    /// By the session's hash.
-    inserted: HashMap<u64, f64, RandomState>,
+    /// Since somebody asked last.
+    inserted: HashMap<String, f64, RandomState>,
     grown: Vec<String>,
+    /// There were too many to remember.
+    has_forgotten: bool,
 }
 
 /// See [`Activity`].
@@ -60,19 +62,31 @@ impl Default for Uses {
 }
 
 impl Growth {
-    fn note(&mut self, hasher: &RandomState, session_id: &str) {
+    fn note(&mut self, session_id: &str) {
         let Some(threshold) = self.threshold else { return };
-        let session = hasher.hash_one(session_id);
-        let inserted = self.inserted.entry(session).or_default();
+        let Some(inserted) = self.inserted.get_mut(session_id) else {
+            if self.inserted.len() >= MANY {
+                self.inserted.clear();
+                self.has_forgotten = true;
+            }
+            self.inserted.insert(session_id.to_owned(), 1.0);
+            return self.note_grown(session_id, 1.0, threshold);
+        };
         *inserted += 1.0;
-        if *inserted >= threshold {
-            self.inserted.remove(&session);
+        let inserted = *inserted;
+        self.note_grown(session_id, inserted, threshold);
+    }
+
+    fn note_grown(&mut self, session_id: &str, inserted: f64, threshold: f64) {
+        if inserted >= threshold {
+            self.inserted.insert(session_id.to_owned(), 0.0);
             self.grown.push(session_id.to_owned());
         }
-        // Who starts over is found a little later.
-        if self.inserted.len() > MANY {
-            self.inserted.clear();
-        }
+    }
+
+    fn take_written(&mut self) -> Option<Vec<String>> {
+        let written = std::mem::take(&mut self.inserted).into_keys().collect();
+        (!std::mem::take(&mut self.has_forgotten)).then_some(written)
     }
 }
 
@@ -103,11 +117,16 @@ impl Activity {
         std::mem::take(&mut self.growth.borrow_mut().grown)
     }
 
+    /// The ids of sessions that have got any event since the last call; `None` if they were too many.
+    pub fn take_written(&self) -> Option<Vec<String>> {
+        self.growth.borrow_mut().take_written()
+    }
+
     /// A call begins. `None` if it doesn't count.
     pub fn begin(&self, operation: &Operation, now: Instant) -> Option<Active> {
         if let Operation::Write(write) = operation {
             let mut growth = self.growth.borrow_mut();
-            write.each_event(|event| growth.note(&self.hasher, &event.session_id));
+            write.each_event(|event| growth.note(&event.session_id));
         }
         let mut sessions: SmallVec<[u64; 1]> = SmallVec::new();
         operation.each_active_session(|id| sessions.push(self.hasher.hash_one(id)));
@@ -185,6 +204,23 @@ mod tests {
         activity.end(insert, now);
         assert!(activity.was_used_lately("s", now) && !activity.was_used_lately("t", now));
         assert!(!activity.was_used_lately("s", now + LATELY));
+    }
+
+    #[test]
+    fn sessions_that_get_events_are_remembered_where_somebody_watches() {
+        let (activity, now) = (Activity::default(), Instant::now());
+        let insert = |session: &str| drop(activity.begin(&testing::insert(session, 1), now));
+        insert("a");
+        assert_eq!(activity.take_written(), Some(Vec::new()));
+        activity.watch_growth(2.0);
+        ["a", "b", "a"].into_iter().for_each(insert);
+        assert_eq!(activity.take_grown(), ["a"]);
+        let mut written = activity.take_written().unwrap();
+        written.sort_unstable();
+        assert_eq!(written, ["a", "b"]);
+        assert_eq!(activity.take_written(), Some(Vec::new()));
+        (0..=MANY).for_each(|number| insert(&number.to_string()));
+        assert_eq!(activity.take_written(), None);
     }
 
     #[test]

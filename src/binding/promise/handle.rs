@@ -180,6 +180,11 @@ impl Handle {
         self.activity.watch_growth(events);
     }
 
+    /// As [`Activity::take_written`].
+    pub fn take_written(&self) -> Option<Vec<String>> {
+        self.activity.take_written()
+    }
+
     /// As [`Activity::take_grown`].
     pub fn take_grown(&self) -> Vec<String> {
         self.activity.take_grown()
