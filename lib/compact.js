@@ -54,11 +54,8 @@ class Compaction {
     for await (const ids of candidates(this.#submit, which, this.#how.isOver)) {
       if (!(await this.of(ids))) return false;
     }
-    // When these came to rest isn't known before each is looked at.
-    if (which.after === undefined) {
-      for await (const ids of withoutRecord(this.#submit, this.#how.isOver)) {
-        if (!(await this.of(ids))) return false;
-      }
+    for await (const ids of withoutRecord(this.#submit, this.#how.isOver)) {
+      if (!(await this.of(ids))) return false;
     }
     return !this.#how.isOver();
   }

@@ -271,6 +271,19 @@ impl Backend {
             .shared()
     }
 
+    /// Work that no end waits for: it is given up then.
+    pub async fn unless_ending<T>(
+        &self,
+        work: impl Future<Output = Result<T, GivenUp>>,
+    ) -> Result<T, GivenUp> {
+        tokio::select! {
+            done = work => done,
+            () = self.queue.ending() => {
+                Err(GivenUp { decision: Decision::Fail, error: StoreError::Closed })
+            }
+        }
+    }
+
     async fn open_schema(&self) -> Result<Statements, Failure> {
         let deadline = self.queue.deadline(Instant::now());
         let leased = tokio::time::timeout_at(deadline.into(), self.pool.lease());

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::columns::{EVENT_INDEX, ID, SESSION_ID};
-use crate::error::StoreError;
 use crate::page::sql_count;
 use crate::replay::Merge;
 use crate::store::{CompactRun, CompactStep, Compacted, Outcome, PendingWrite};
@@ -14,7 +13,6 @@ use super::backend::{Backend, Calls, GivenUp};
 use super::connection::Timed;
 use super::failure::Failure;
 use super::message::Message;
-use super::retry::Decision;
 use super::rows::{is_true, with_event_leniently};
 use super::statements::{Statements, no_row};
 
@@ -41,12 +39,7 @@ pub async fn compact(
         compacted.map(|compacted| (compacted, begun.elapsed()))
     });
     // No end waits for it: what is left will be found again.
-    let (compacted, took) = tokio::select! {
-        compacted = compacted => compacted?,
-        () = backend.queue.ending() => {
-            return Err(GivenUp { decision: Decision::Fail, error: StoreError::Closed });
-        }
-    };
+    let (compacted, took) = backend.unless_ending(compacted).await?;
     if compacted.gone > 0 {
         backend.metrics.note_commit(took);
     }

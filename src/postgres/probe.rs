@@ -9,7 +9,6 @@ use crate::store::Probe;
 use super::backend::{Backend, Calls, GivenUp};
 use super::connection::Timed;
 use super::failure::Failure;
-use super::retry::Decision;
 use super::statements::Statements;
 use super::steps::Step;
 
@@ -28,12 +27,7 @@ pub async fn probe(
         stored.map_err(Failure::of_no_row)
     });
     // It stores nothing: no end waits for it.
-    tokio::select! {
-        probed = probed => probed.map_err(without_privilege_read_only),
-        () = backend.queue.ending() => {
-            Err(GivenUp { decision: Decision::Fail, error: StoreError::Closed })
-        }
-    }
+    backend.unless_ending(probed).await.map_err(without_privilege_read_only)
 }
 
 async fn store(

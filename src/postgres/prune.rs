@@ -19,7 +19,6 @@ use super::connection::Timed;
 use super::failure::Failure;
 use super::message::Message;
 use super::quote;
-use super::retry::Decision;
 use super::rows::{count, is_true, required};
 use super::statements::{Statements, no_row};
 use super::table::TableStatements;
@@ -43,12 +42,7 @@ pub async fn prune(
         statements.prune(connection, step, pace.rows()).await
     });
     // No end waits for it: what is left will be found again.
-    let (pruned, took) = tokio::select! {
-        pruned = pruned => pruned?,
-        () = backend.queue.ending() => {
-            return Err(GivenUp { decision: Decision::Fail, error: StoreError::Closed });
-        }
-    };
+    let (pruned, took) = backend.unless_ending(pruned).await?;
     if !pruned.is_elsewhere {
         backend.metrics.note_commit(took);
         let mut pace: Pace = pace;
@@ -73,6 +67,15 @@ impl Statements {
             Ok((pruned, Duration::from_millis(count(row, 4)?)))
         };
         read().map_err(Failure::of_call)
+    }
+
+    /// When a session's newest event was created, as an expression of the session's id.
+    fn newest_created_at(&self, session_id: &str) -> String {
+        format!(
+            "(SELECT newest.{CREATED_AT} FROM {} AS newest WHERE newest.{SESSION_ID} = {session_id} \
+               ORDER BY newest.{EVENT_INDEX} DESC, newest.{ID} DESC LIMIT 1)",
+            self.events.name
+        )
     }
 
     /// Whether nobody else prunes or compacts until the transaction ends, as an expression.
@@ -149,6 +152,7 @@ impl Statements {
         max_rows: usize,
     ) -> Message {
         let (events, sessions) = (&self.events.name, &self.sessions.name);
+        let newest = self.newest_created_at("wanted.id");
         let ids: Vec<Option<&str>> = step.sessions.iter().map(|id| Some(id.as_str())).collect();
         let message = message
             .sql("wanted AS MATERIALIZED (SELECT id, place FROM unnest(")
@@ -162,10 +166,7 @@ impl Statements {
                 let message = message
                     .sql(&format!(
                         " FROM wanted LEFT JOIN {sessions} AS record ON record.{ID} = wanted.id \
-                         WHERE coalesce((SELECT newest.{CREATED_AT} FROM {events} AS newest \
-                           WHERE newest.{SESSION_ID} = wanted.id \
-                           ORDER BY newest.{EVENT_INDEX} DESC, newest.{ID} DESC LIMIT 1), \
-                           record.{CREATED_AT}) < "
+                         WHERE coalesce({newest}, record.{CREATED_AT}) < "
                     ))
                     .number(*before)
                     // One of the oldest, which would go first, may be younger though the newest isn't.
@@ -202,14 +203,9 @@ impl Statements {
                 .number(sql_count(*keep))
                 .sql(") AS newest");
                 match before {
-                    Some(before) => message
-                        .sql(&format!(
-                            " WHERE (SELECT last.{CREATED_AT} FROM {events} AS last \
-                               WHERE last.{SESSION_ID} = wanted.id \
-                               ORDER BY last.{EVENT_INDEX} DESC, last.{ID} DESC LIMIT 1) < "
-                        ))
-                        .number(*before)
-                        .sql("), "),
+                    Some(before) => {
+                        message.sql(&format!(" WHERE {newest} < ")).number(*before).sql("), ")
+                    }
                     None => message.sql("), "),
                 }
             }
@@ -283,7 +279,8 @@ impl Statements {
     ) -> Result<Page, Failure> {
         let (events, sessions) = (&self.events.name, &self.sessions.name);
         let message = match of {
-            Candidates::Idle { before, after: not_before, destroyed_before } => {
+            Candidates::Idle { before, destroyed_before } => {
+                let newest = self.newest_created_at(&format!("record.{ID}"));
                 // Who was created later can't be older. The rest is looked at one by one.
                 let message = self
                     .dialect
@@ -306,15 +303,8 @@ impl Statements {
                     None => message,
                 };
                 message
-                    .sql(&format!(
-                        " AND coalesce((SELECT newest.{CREATED_AT} FROM {events} AS newest \
-                           WHERE newest.{SESSION_ID} = record.{ID} \
-                           ORDER BY newest.{EVENT_INDEX} DESC, newest.{ID} DESC LIMIT 1), \
-                           record.{CREATED_AT}) BETWEEN "
-                    ))
-                    .number(not_before.unwrap_or(i64::MIN))
-                    .sql(" AND ")
-                    .number(before.saturating_sub(1))
+                    .sql(&format!(" AND coalesce({newest}, record.{CREATED_AT}) < "))
+                    .number(*before)
                     .sql(&format!(" ORDER BY record.{CREATED_AT}, record.{ID}"))
             }
             Candidates::Large { max_events } => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::store::{OperationResult, PendingWrite, Write};
+use crate::store::{OperationResult, PendingWrite};
 
 use super::file::DatabaseFile;
 
@@ -50,11 +50,7 @@ impl Erasure {
             return done;
         }
         let is_deletion = |(pending, result): &(PendingWrite, OperationResult)| {
-            let deletes = matches!(
-                pending.write,
-                Write::DeleteSession { .. } | Write::Prune(_) | Write::Compact(_)
-            );
-            deletes && result.is_ok()
+            pending.write.deletes() && result.is_ok()
         };
         let (held, rest): (Done, Done) = done.into_iter().partition(is_deletion);
         if !held.is_empty() {

@@ -243,7 +243,7 @@ pub fn candidates(
         let after_id = after.as_ref().map(|place| &place.id);
         let limit = sql_count(*limit);
         match of {
-            Candidates::Idle { before, after: not_before, destroyed_before } => {
+            Candidates::Idle { before, destroyed_before } => {
                 let after_created_at = after.as_ref().map(|place| place.created_at);
                 connection
                     .prepare_cached(
@@ -252,19 +252,11 @@ pub fn candidates(
                          WHERE created_at < ?1 AND typeof(created_at) = 'integer' AND (?2 IS NULL OR destroyed_at < ?2)
                            AND (?3 IS NULL OR (created_at, id) > (?3, ?4))
                            AND coalesce((SELECT created_at FROM events WHERE session_id = record.id
-                             ORDER BY event_index DESC, id DESC LIMIT 1), created_at)
-                             BETWEEN coalesce(?6, -9e18) AND ?1 - 1
+                             ORDER BY event_index DESC, id DESC LIMIT 1), created_at) < ?1
                          ORDER BY created_at, id LIMIT ?5",
                     )?
                     .query_map(
-                        params![
-                            before,
-                            destroyed_before,
-                            after_created_at,
-                            after_id,
-                            limit,
-                            not_before
-                        ],
+                        params![before, destroyed_before, after_created_at, after_id, limit],
                         |row| Ok(Place { created_at: row.get(0)?, id: row.get(1)? }),
                     )?
                     .collect()

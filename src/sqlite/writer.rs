@@ -204,9 +204,7 @@ impl Writer {
 
     /// Space may have become free.
     fn note_deletion(&mut self, write: &Write, result: &OperationResult) {
-        let is_deletion =
-            matches!(write, Write::DeleteSession { .. } | Write::Prune(_) | Write::Compact(_));
-        if is_deletion && result.is_ok() {
+        if write.deletes() && result.is_ok() {
             self.vacuum.note_deletion();
         }
     }

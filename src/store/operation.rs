@@ -295,6 +295,11 @@ impl Write {
         }
     }
 
+    /// Whether rows go by it.
+    pub fn deletes(&self) -> bool {
+        matches!(self, Self::DeleteSession { .. } | Self::Prune(_) | Self::Compact(_))
+    }
+
     /// Whether nothing is stored by it: the end of the store, or of the process, needn't wait.
     pub fn stores_nothing(&self) -> bool {
         matches!(self, Self::Probe(_) | Self::Prune(_) | Self::Compact(_) | Self::Shrink(_))

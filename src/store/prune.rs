@@ -12,8 +12,8 @@ use crate::model::Page;
 )]
 pub enum Candidates {
     /// Those with a record that are older than this time, of which their newest event tells, by
-    /// `(created_at, id)`; not older than that one, and destroyed before that one, if they are given.
-    Idle { before: i64, after: Option<i64>, destroyed_before: Option<i64> },
+    /// `(created_at, id)`; destroyed before that one, if it is given.
+    Idle { before: i64, destroyed_before: Option<i64> },
     /// Those of more events than this, by their ids.
     Large { max_events: u64 },
 }

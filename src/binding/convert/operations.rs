@@ -127,13 +127,11 @@ pub fn stats(options: Unknown<'_>) -> Arguments {
 /// Sessions that may have to be pruned: those of more than `maxEvents`, or idle since `before`, which
 /// may also have been destroyed before a time.
 pub fn prune_candidates(of: Unknown<'_>, cursor: Unknown<'_>) -> Arguments {
-    let names = ["maxEvents", "before", "after", "destroyedBefore"];
-    let of = Options::of(of, "of")?.only(&names, &[])?;
+    let of = Options::of(of, "of")?.only(&["maxEvents", "before", "destroyedBefore"], &[])?;
     let candidates = match of.whole_number("maxEvents", u64::MAX)? {
         Some(max_events) => Candidates::Large { max_events },
         None => Candidates::Idle {
             before: of.required_integer("before")?,
-            after: of.integer("after")?,
             destroyed_before: of.integer("destroyedBefore")?,
         },
     };
